@@ -1,0 +1,1 @@
+"""From views to cameras: crops, sampling, recovery, uncertainty, files. No ROS here."""

@@ -1,0 +1,118 @@
+"""`ray-pose estimate`: photographs in, cameras and a picture out."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+DESCRIPTION = """\
+Estimate where the cameras of a few photographs of an object stood.
+
+The first image is the reference: the world has its camera's axes, its origin at the object and the
+distance between them as unit. Written to DIR: poses.json, poses.tum, colmap/ (text model),
+transforms.json (nerfstudio, instant-ngp) and poses.png."""
+NOTES = """\
+Boxes, masks and intrinsics are for the stored pixels of a file, whatever its EXIF orientation
+says; without them a photograph is turned upright, as viewers show it.
+
+examples:
+  ray-pose estimate photos/ --out result
+  ray-pose estimate photos/ --intrinsics poses.json --masks masks/ --samples 8 --out result"""
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    """Declare the arguments; imports nothing heavy."""
+    parser = subparsers.add_parser(
+        'estimate',
+        help='camera poses of photographs',
+        description=DESCRIPTION,
+        epilog=NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add('images', nargs='+', metavar='IMAGES', help='files, or folders of them (sorted by name)')
+    add('--out', required=True, type=Path, metavar='DIR', help='folder for the results')
+    add(
+        '--boxes',
+        type=Path,
+        metavar='FILE',
+        help='JSON: a list of [x0, y0, x1, y1] in sorted file order, or a mapping by file name',
+    )
+    add(
+        '--masks',
+        type=Path,
+        metavar='DIR',
+        help="images of the same names' stems, bright on the object",
+    )
+    add(
+        '--intrinsics',
+        type=Path,
+        metavar='FILE',
+        help='poses.json matched by file name (its boxes and true poses are used), one K for '
+        'all, or a ROS calibration YAML; without it they are estimated or assumed',
+    )
+    add(
+        '--checkpoint',
+        type=Path,
+        metavar='DIR',
+        help='official release or own format; default: the model that comes with the package',
+    )
+    add('--device', default='auto', help='auto (default), cpu, cuda or cuda:N')
+    add('--steps', type=int, metavar='N', help='network calls; default: as the checkpoint says')
+    add('--samples', type=int, default=4, metavar='N', help='answers compared (default 4)')
+    add('--seed', type=int, default=0, metavar='N', help='of the noise (default 0)')
+    add(
+        '--crop-params',
+        choices=('training', 'demo'),
+        default='training',
+        help="official models: formula of the crops' place; demo repeats the official demo",
+    )
+    add('--save-rays', action='store_true', help='write rays.npz too')
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it. Bad input raises ValueError before the model is loaded."""
+    from ray_pose_ros.estimation import images, inputs
+
+    paths = images.find_images(args.images)
+    if len(paths) < 2:
+        raise ValueError(
+            f'{len(paths)} image ({paths[0]}), expected at least 2: poses are relative'
+        )
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f'{args.out} is a file, expected a folder for the results')
+    loaded = inputs.load_views(paths, args.boxes, args.masks, args.intrinsics)
+    for note in loaded.notes:
+        print(f'note: {note}', file=sys.stderr)
+
+    from ray_pose_ros.estimation import results
+    from ray_pose_ros.estimation.estimator import Estimator
+
+    estimator = Estimator(
+        args.checkpoint,
+        device=args.device,
+        steps=args.steps,
+        samples=args.samples,
+        seed=args.seed,
+        crop_params=args.crop_params,
+    )
+    estimate = _solve(estimator, loaded.views)
+    args.out.mkdir(parents=True, exist_ok=True)
+    errors = results.compare(estimate, loaded.truth, loaded.scene_centres)
+    print(results.table(estimate, errors))
+    written = results.write_all(
+        args.out, estimate, loaded.views, errors, loaded.truth, args.save_rays
+    )
+    print(f'written to {args.out}{os.sep}: {", ".join(written)}')
+    return 0
+
+
+def _solve(estimator, views):
+    """Estimate with two progress bars, shown on a terminal only."""
+    from tqdm import tqdm
+
+    show = {'disable': None, 'leave': False, 'file': sys.stderr}
+    prepared = [estimator.prepare(v) for v in tqdm(views, desc='features', unit='view', **show)]
+    with tqdm(desc='denoise', unit='step', total=len(estimator.plan.steps), **show) as bar:
+        return estimator.solve(prepared, progress=lambda done, total: bar.update(done - bar.n))

@@ -1,0 +1,259 @@
+"""Views in, cameras out: the network's rays, and the cameras recovered from them.
+
+The published world: axes of the first camera (R[0] = I), origin at the object, unit = distance of
+the first camera from it. The object's point is, for the project's own models, the one on the ray
+through the first crop's centre; for official models, where the optical axes meet. Both networks'
+own gauges differ from it by a similarity, taken off here.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ray_pose_ros.estimation.consensus import (
+    CENTRE_FLOOR,
+    ROTATION_FLOOR,
+    consensus,
+    fit_residuals,
+    with_floor,
+)
+from ray_pose_ros.estimation.preparation import Prepared, prepare
+from ray_pose_ros.estimation.solution import (
+    EstimationError,
+    patch_directions,
+    publish,
+    recover,
+)
+from ray_pose_ros.estimation.views import View
+from ray_pose_ros.geometry.cameras import CameraModel
+from ray_pose_ros.geometry.crops import Crop
+from ray_pose_ros.geometry.pytorch3d import rays_p3d_to_opencv
+from ray_pose_ros.geometry.rays import rays_from_cameras, to_grid, to_tokens
+from ray_pose_ros.model.checkpoint import default_checkpoint, load_checkpoint
+from ray_pose_ros.model.plans import default_plan
+from ray_pose_ros.model.ray_diffuser import RayDiffuser
+from ray_pose_ros.model.sampler import KnownRays, sample
+
+PRECISIONS = {
+    'float32': torch.float32,
+    'float16': torch.float16,
+    'bfloat16': torch.bfloat16,
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Cameras of N views in the published world (see the module's docstring).
+
+    Attributes:
+        R, t: (N, 3, 3), (N, 3) float64, world to camera, OpenCV.
+        cameras: intrinsics used or found, one a view; K: their matrices, (N, 3, 3).
+        intrinsics_source: 'given', 'assumed' or 'estimated', one a view.
+        names, stamps, crops: of the views.
+        rotation_sigma: (N,) rad. centre_sigma: (N,) world units. Never zero: spread of the
+            samples, residual of the rays and a floor, added in quadrature.
+        agreement: fraction of the samples that tell the same story; modes: number of stories.
+        rays: (N, 6, h, w) float32, as predicted, moved into the published world.
+        timings: seconds spent on 'features', 'denoise' and 'recover'.
+    """
+
+    R: np.ndarray
+    t: np.ndarray
+    cameras: tuple[CameraModel, ...]
+    intrinsics_source: tuple[str, ...]
+    names: tuple[str, ...]
+    stamps: tuple[float | None, ...]
+    crops: tuple[Crop, ...]
+    rotation_sigma: np.ndarray
+    centre_sigma: np.ndarray
+    agreement: float
+    modes: int
+    rays: np.ndarray
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def K(self) -> np.ndarray:
+        return np.stack([camera.matrix.numpy() for camera in self.cameras])
+
+    @property
+    def centres(self) -> np.ndarray:
+        """Camera centres (N, 3) in the world."""
+        return -np.einsum('nji,nj->ni', self.R, self.t)
+
+
+class Estimator:
+    """A loaded model and how to sample it. Same views, seed and device: same answer.
+
+    Args:
+        model: a network, a checkpoint folder, or None for the checkpoint that ships.
+        device: torch's name of it, or 'auto': a CUDA GPU where there is one.
+        steps: network calls; None or 0 for what the checkpoint was made for.
+        samples: answers denoised side by side, from which spread and modes are read.
+        seed: of the noise, drawn on the CPU whatever the device.
+        crop_scale: side of the crops over the longer side of the objects' boxes.
+        crop_params: 'training', or 'demo' to repeat the official demo's (official models only).
+        precision: of the network's arithmetic, 'float32', 'float16' or 'bfloat16'; the state of
+            the sampler stays single, recovery is in double.
+
+    Raises:
+        ValueError: a setting out of range. CheckpointError: no usable checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: RayDiffuser | str | Path | None = None,
+        device: str | torch.device = 'cpu',
+        steps: int | None = None,
+        samples: int = 1,
+        seed: int = 0,
+        crop_scale: float = 1.15,
+        crop_params: str = 'training',
+        precision: str = 'float32',
+    ):
+        if samples < 1:
+            raise ValueError(f'samples is {samples}, expected at least 1')
+        if steps is not None and steps < 0:
+            raise ValueError(f'steps is {steps}, expected 0 (the default) or more')
+        if crop_params not in ('training', 'demo'):
+            raise ValueError(f"crop_params is {crop_params!r}, expected 'training' or 'demo'")
+        if precision not in PRECISIONS:
+            raise ValueError(f'precision is {precision!r}, expected one of {sorted(PRECISIONS)}')
+        self.device = usable_device(device)
+        self.precision = precision
+        if model is None:
+            model = default_checkpoint()
+        if isinstance(model, (str, Path)):
+            model = load_checkpoint(model, self.device)
+        self.model = model.to(self.device).eval()
+        self.samples, self.seed = samples, seed
+        self.crop_scale, self.crop_params = crop_scale, crop_params
+        self.plan = default_plan(model.config, model.noise_scheduler, steps or None)
+
+    def prepare(self, view: View) -> Prepared:
+        """Everything that is computed once for a view; see `preparation.prepare`."""
+        with self._arithmetic():
+            return prepare(self.model, view, self.crop_scale, self.crop_params)
+
+    def estimate(self, views: Sequence[View]) -> Estimate:
+        """`solve` after `prepare` of each view."""
+        _check_count(len(views))
+        return self.solve([self.prepare(view) for view in views])
+
+    def solve(
+        self, prepared: Sequence[Prepared], progress: Callable[[int, int], None] | None = None
+    ) -> Estimate:
+        """Cameras of these views; the first is the reference.
+
+        Args:
+            prepared: at least two views.
+            progress: called with (steps done, steps in all). It may raise to abandon the run.
+
+        Raises:
+            ValueError: fewer than two views.
+            EstimationError: the network's answer is not finite or not a set of cameras.
+        """
+        _check_count(len(prepared))
+        begin = time.perf_counter()
+        rays = self._predict(prepared, progress)  # (S, N, P, 6) float64 on the CPU
+        middle = time.perf_counter()
+        names = [p.name for p in prepared]
+        _check_finite(rays, names, 'the network predicted NaN or infinite rays')
+        R, t, cameras = recover(prepared, rays)
+        R, t, rays = publish(R, t, rays)
+        _check_finite(torch.cat([R.flatten(2), t], dim=-1), names, 'no camera fits the rays')
+        agreed = consensus(R, t)
+        best = agreed.index
+        used = [of_samples[best] for of_samples in cameras]
+        directions = torch.stack([patch_directions(*x) for x in zip(prepared, used, strict=True)])
+        angle, miss = fit_residuals(rays[best], R[best], t[best], directions)
+        rotation_sigma = with_floor(agreed.rotation_sigma, angle, ROTATION_FLOOR)
+        centre_sigma = with_floor(agreed.centre_sigma, miss, CENTRE_FLOOR)
+        grid = self.model.config.grid
+        end = time.perf_counter()
+        return Estimate(
+            R=R[best].numpy(),
+            t=t[best].numpy(),
+            cameras=tuple(used),
+            intrinsics_source=tuple(p.intrinsics_source for p in prepared),
+            names=tuple(names),
+            stamps=tuple(p.stamp for p in prepared),
+            crops=tuple(p.crop for p in prepared),
+            rotation_sigma=rotation_sigma.numpy(),
+            centre_sigma=centre_sigma.numpy(),
+            agreement=agreed.agreement,
+            modes=agreed.modes,
+            rays=to_grid(rays[best], grid, grid).float().numpy(),
+            timings={
+                'features': sum(p.seconds for p in prepared),
+                'denoise': middle - begin,
+                'recover': end - middle,
+            },
+        )
+
+    def _arithmetic(self):
+        if self.precision == 'float32':
+            return nullcontext()
+        return torch.autocast(self.device.type, PRECISIONS[self.precision])
+
+    def _predict(self, prepared: Sequence[Prepared], progress) -> Tensor:
+        """Rays (S, N, P, 6) float64 in the network's gauge, OpenCV axes."""
+        config = self.model.config
+        features = torch.stack([p.features for p in prepared])[None]
+        geometry = torch.stack([p.geometry for p in prepared])[None]
+        known = _reference_rays(prepared, config.grid) if config.anchor_reference else None
+        generator = torch.Generator().manual_seed(self.seed)
+        callback = progress and (lambda state: progress(state.index + 1, state.total))
+        with torch.inference_mode(), self._arithmetic():
+            sampled = sample(
+                self.model,
+                self.model.condition(features, geometry),
+                self.plan,
+                samples=self.samples,
+                generator=generator,
+                known=known,
+                callback=callback,
+            )
+        rays = to_tokens(sampled.rays.detach().cpu().double())
+        return rays_p3d_to_opencv(rays) if config.geometry == 'ndc' else rays
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device, checked to exist (ValueError); 'auto' is a CUDA GPU or else the CPU."""
+    if device == 'auto':
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'device is {device!r}, expected auto, cpu, cuda or cuda:N') from error
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f'device is {str(device)!r}, but torch finds no CUDA GPU; use cpu')
+    return device
+
+
+def _check_count(views: int) -> None:
+    if views < 2:
+        raise ValueError(f'{views} views, expected at least 2: poses are relative to each other')
+
+
+def _check_finite(values: Tensor, names: Sequence[str], what: str) -> None:
+    """`values` (S, N, ...)."""
+    bad = ~torch.isfinite(values).flatten(2).all(dim=-1).all(dim=0)
+    if bad.any():
+        which = ', '.join(name for name, wrong in zip(names, bad.tolist(), strict=True) if wrong)
+        raise EstimationError(f'{what} for {which}')
+
+
+def _reference_rays(prepared: Sequence[Prepared], grid: int) -> KnownRays:
+    """The first view's rays in the gauge of the project's models, where they define it."""
+    R = torch.eye(3, dtype=torch.float64)
+    t = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    first = prepared[0]
+    rays = to_grid(rays_from_cameras(R, t, first.directions @ first.turn.T), grid, grid)
+    views = torch.arange(len(prepared)) == 0
+    return KnownRays(rays.float().expand(1, len(prepared), *rays.shape), views)

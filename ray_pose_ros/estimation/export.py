@@ -1,0 +1,275 @@
+"""Estimated cameras as files that other software reads, and back.
+
+All formats hold the same cameras, world to camera in OpenCV's convention inside this project:
+
+- `poses.json`: this project's own; `frames[] = {file, width, height, K, R, t, ...}`, world to
+  camera, OpenCV axes.
+- TUM trajectory: `timestamp tx ty tz qx qy qz qw`, camera to world, OpenCV (= ROS optical) axes.
+- COLMAP text model: `QW QX QY QZ TX TY TZ`, world to camera, OpenCV axes; no points.
+- `transforms.json` (nerfstudio, instant-ngp): 4x4 camera to world, OpenGL camera axes (+x right,
+  +y up, looking along -z); the world's axes are left as they are.
+
+Pixels are continuous with pixel centres at half-integers, as COLMAP's.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ray_pose_ros.geometry.cameras import CameraModel
+from ray_pose_ros.geometry.rotations import matrix_from_quaternion, quaternion_from_matrix
+
+CONVENTION = 'OpenCV: x_cam = R x_world + t; pixel = K x_cam; +x right, +y down, +z forward'
+_OPENGL = np.diag((1.0, -1.0, -1.0))  # camera axes: OpenCV <-> OpenGL
+_OF_A_FRAME = ('file_path', 'transform_matrix')
+# COLMAP's name for a model and the distortion parameters that it takes.
+_COLMAP_MODELS = {'PINHOLE': 0, 'OPENCV': 4, 'FULL_OPENCV': 8, 'OPENCV_FISHEYE': 4}
+
+
+class NotRepresentable(ValueError):
+    """A file format has no way to say this."""
+
+
+@dataclass(frozen=True)
+class PosedCameras:
+    """Cameras with poses, as they are written and read.
+
+    Attributes:
+        names: one for each camera, unique (image paths).
+        cameras: intrinsics.
+        R, t: (N, 3, 3) and (N, 3) float64, world to camera.
+        stamps: (N,) seconds.
+    """
+
+    names: Sequence[str]
+    cameras: Sequence[CameraModel]
+    R: np.ndarray
+    t: np.ndarray
+    stamps: np.ndarray
+
+    def __post_init__(self):
+        n = len(self.names)
+        if len(set(self.names)) != n:
+            raise ValueError(f'names {list(self.names)} are not unique')
+        shapes = (len(self.cameras), self.R.shape, self.t.shape, self.stamps.shape)
+        if shapes != (n, (n, 3, 3), (n, 3), (n,)):
+            raise ValueError(f'{n} names but cameras, R, t and stamps of shapes {shapes}')
+
+
+def write_poses_json(
+    path: str | Path, posed: PosedCameras, extras: Sequence[dict] | None = None, **top: Any
+) -> None:
+    """Write `poses.json`; `extras` adds keys to each frame, `top` to the file."""
+    frames = []
+    for i, camera in enumerate(posed.cameras):
+        frame = {
+            'file': posed.names[i],
+            'width': camera.width,
+            'height': camera.height,
+            'K': _K(camera).tolist(),
+            'R': posed.R[i].tolist(),
+            't': posed.t[i].tolist(),
+        }
+        if camera.distortion_model != 'none':
+            frame['distortion_model'] = camera.distortion_model
+            frame['distortion'] = [float(x) for x in camera.distortion]
+        frames.append(frame | (extras[i] if extras else {}))
+    _write_json(path, {'convention': CONVENTION} | top | {'frames': frames})
+
+
+def write_tum(path: str | Path, posed: PosedCameras) -> None:
+    """Write a TUM trajectory, one line a camera."""
+    R, centres = _camera_to_world(posed.R, posed.t)
+    quaternions = quaternion_from_matrix(torch.from_numpy(R)).numpy()  # xyzw
+    lines = ['# timestamp tx ty tz qx qy qz qw (camera to world, optical frame)']
+    for stamp, c, q in zip(posed.stamps, centres, quaternions, strict=True):
+        lines.append(f'{stamp:.9f} ' + ' '.join(f'{x:.12g}' for x in (*c, *q)))
+    Path(path).write_text('\n'.join(lines) + '\n', encoding='utf-8')
+
+
+def read_tum(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read a TUM trajectory: stamps (N,), R (N, 3, 3), t (N, 3), world to camera."""
+    try:
+        rows = np.loadtxt(path, ndmin=2, comments='#')
+    except ValueError as error:
+        raise ValueError(f'{path}: not a TUM trajectory ({error})') from error
+    if rows.shape[1] != 8:
+        raise ValueError(f'{path}: {rows.shape[1]} columns, expected 8')
+    R = matrix_from_quaternion(torch.from_numpy(rows[:, 4:])).numpy().transpose(0, 2, 1)
+    return rows[:, 0], R, -np.einsum('nij,nj->ni', R, rows[:, 1:4])
+
+
+def write_colmap(folder: str | Path, posed: PosedCameras) -> None:
+    """Write a COLMAP text model (cameras.txt, images.txt, an empty points3D.txt).
+
+    Raises:
+        NotRepresentable: a distortion model that COLMAP has no name for.
+    """
+    folder = Path(folder)
+    lines = ['# CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]']
+    ids: dict[str, int] = {}
+    images = ['# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME', '# (no points)']
+    quaternions = quaternion_from_matrix(torch.from_numpy(posed.R)).numpy()
+    for i, camera in enumerate(posed.cameras):
+        model, distortion = _colmap_model(camera)
+        K = _K(camera)
+        numbers = (K[0, 0], K[1, 1], K[0, 2], K[1, 2], *distortion)
+        key = f'{model} {camera.width} {camera.height} ' + ' '.join(f'{x:.12g}' for x in numbers)
+        if key not in ids:
+            ids[key] = len(ids) + 1
+            lines.append(f'{ids[key]} {key}')
+        x, y, z, w = quaternions[i]
+        pose = ' '.join(f'{v:.12g}' for v in (w, x, y, z, *posed.t[i]))
+        images += [f'{i + 1} {pose} {ids[key]} {posed.names[i]}', '']
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'cameras.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    (folder / 'images.txt').write_text('\n'.join(images) + '\n', encoding='utf-8')
+    (folder / 'points3D.txt').write_text('# (no points)\n', encoding='utf-8')
+
+
+def read_colmap(folder: str | Path) -> PosedCameras:
+    """Read a COLMAP text model written by COLMAP or by `write_colmap`; points are ignored.
+
+    Raises:
+        ValueError: a camera model that this project does not have, or a malformed file.
+    """
+    folder = Path(folder)
+    cameras = {}
+    for line in _colmap_lines(folder / 'cameras.txt'):
+        if not line:
+            continue
+        index, model, width, height, *numbers = line.split()
+        params = [float(x) for x in numbers]
+        if model in ('SIMPLE_PINHOLE', 'SIMPLE_RADIAL', 'RADIAL'):  # one focal length
+            params.insert(1, params[0])
+            model = {'SIMPLE_PINHOLE': 'PINHOLE'}.get(model, 'OPENCV')
+            params += [0.0] * (0 if model == 'PINHOLE' else 8 - len(params))
+        if model not in _COLMAP_MODELS or len(params) != 4 + _COLMAP_MODELS[model]:
+            raise ValueError(
+                f'{folder}: camera {index} has model {model}, expected one of '
+                f'{sorted(_COLMAP_MODELS)}'
+            )
+        cameras[index] = _camera_from(params, int(width), int(height), model)
+    lines = _colmap_lines(folder / 'images.txt')
+    rows = [line.split(maxsplit=9) for line in lines[::2] if line]
+    numbers = np.array([[float(x) for x in row[1:8]] for row in rows]).reshape(-1, 7)
+    xyzw = torch.from_numpy(numbers[:, [1, 2, 3, 0]])
+    return PosedCameras(
+        names=[row[9] for row in rows],
+        cameras=[cameras[row[8]] for row in rows],
+        R=matrix_from_quaternion(xyzw).numpy(),
+        t=numbers[:, 4:],
+        stamps=np.arange(len(rows), dtype=np.float64),
+    )
+
+
+def write_transforms(path: str | Path, posed: PosedCameras) -> None:
+    """Write `transforms.json` with the intrinsics of each frame."""
+    R, centres = _camera_to_world(posed.R, posed.t)
+    frames, models = [], set()
+    for i, camera in enumerate(posed.cameras):
+        model, distortion = _colmap_model(camera)
+        models.add('OPENCV_FISHEYE' if model == 'OPENCV_FISHEYE' else 'OPENCV')
+        K = _K(camera)
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = R[i] @ _OPENGL, centres[i]
+        frame = {'file_path': posed.names[i], 'w': camera.width, 'h': camera.height}
+        frame |= {'fl_x': K[0, 0], 'fl_y': K[1, 1], 'cx': K[0, 2], 'cy': K[1, 2]}
+        frame |= dict(zip(_distortion_names(model), distortion, strict=True))
+        frames.append(frame | {'transform_matrix': pose.tolist()})
+    if len(models) > 1:
+        raise NotRepresentable('transforms.json cannot hold fisheye and other cameras together')
+    top = {'camera_model': models.pop()}
+    lenses = [{k: v for k, v in f.items() if k not in _OF_A_FRAME} for f in frames]
+    if all(lens == lenses[0] for lens in lenses):  # some readers look at the top only
+        top |= lenses[0]
+    _write_json(path, top | {'frames': frames})
+
+
+def read_transforms(path: str | Path) -> PosedCameras:
+    """Read a `transforms.json` with intrinsics at the top or in each frame."""
+    content = json.loads(Path(path).read_text(encoding='utf-8'))
+    cameras, poses = [], []
+    for frame in content['frames']:
+        values = content | frame
+        fisheye = content.get('camera_model') == 'OPENCV_FISHEYE'
+        distorted = any(values.get(name) for name in _distortion_names('FULL_OPENCV'))
+        full = any(values.get(name) for name in ('k3', 'k4', 'k5', 'k6'))
+        model = 'FULL_OPENCV' if full else 'OPENCV' if distorted else 'PINHOLE'
+        model = 'OPENCV_FISHEYE' if fisheye else model
+        params = [values[name] for name in ('fl_x', 'fl_y', 'cx', 'cy')]
+        params += [values.get(name, 0.0) for name in _distortion_names(model)]
+        cameras.append(_camera_from(params, int(values['w']), int(values['h']), model))
+        poses.append(frame['transform_matrix'])
+    poses = np.array(poses, dtype=np.float64)
+    R = (poses[:, :3, :3] @ _OPENGL).transpose(0, 2, 1)
+    return PosedCameras(
+        names=[frame['file_path'] for frame in content['frames']],
+        cameras=cameras,
+        R=R,
+        t=-np.einsum('nij,nj->ni', R, poses[:, :3, 3]),
+        stamps=np.arange(len(cameras), dtype=np.float64),
+    )
+
+
+def _K(camera: CameraModel) -> np.ndarray:
+    return camera.matrix.detach().cpu().double().numpy()
+
+
+def _camera_to_world(R: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.ascontiguousarray(R.transpose(0, 2, 1)), -np.einsum('nji,nj->ni', R, t)
+
+
+def _distortion_names(model: str) -> tuple[str, ...]:
+    return {
+        'PINHOLE': (),
+        'OPENCV': ('k1', 'k2', 'p1', 'p2'),
+        'OPENCV_FISHEYE': ('k1', 'k2', 'k3', 'k4'),
+        'FULL_OPENCV': ('k1', 'k2', 'p1', 'p2', 'k3', 'k4', 'k5', 'k6'),
+    }[model]
+
+
+def _colmap_model(camera: CameraModel) -> tuple[str, list[float]]:
+    """COLMAP's name of a camera's model, and the distortion parameters in its order."""
+    d = [float(x) for x in camera.distortion]
+    if abs(camera.matrix[0, 1]) > 1e-6 * camera.matrix[0, 0]:
+        raise NotRepresentable(f'skew {camera.matrix[0, 1]:g} cannot be written in this format')
+    if camera.distortion_model == 'equidistant':
+        return 'OPENCV_FISHEYE', d
+    if not any(d):
+        return 'PINHOLE', []
+    if any(d[8:]):
+        raise NotRepresentable('thin prism and tilt distortion cannot be written in this format')
+    if any(d[4:]):
+        return 'FULL_OPENCV', (d + [0.0] * 8)[:8]  # k1 k2 p1 p2 k3 k4 k5 k6, as OpenCV
+    return 'OPENCV', d[:4]
+
+
+def _camera_from(params: list[float], width: int, height: int, model: str) -> CameraModel:
+    fx, fy, cx, cy, *distortion = params
+    K = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
+    name = {
+        'PINHOLE': 'none',
+        'OPENCV': 'plumb_bob',
+        'FULL_OPENCV': 'rational_polynomial',
+        'OPENCV_FISHEYE': 'equidistant',
+    }[model]
+    return CameraModel(K, width, height, name, tuple(distortion))
+
+
+def _colmap_lines(path: Path) -> list[str]:
+    """Lines but comments; empty ones stay, they hold the place of an image's points."""
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except OSError as error:
+        raise ValueError(f'{path}: cannot be read ({error})') from error
+    return [line.strip() for line in lines if not line.startswith('#')]
+
+
+def _write_json(path: str | Path, content: dict[str, Any]) -> None:
+    Path(path).write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')

@@ -1,0 +1,101 @@
+"""Views from files: photographs joined with the boxes, masks and intrinsics given for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ray_pose_ros.estimation.images import MASK_SUFFIXES, image_size, read_image, read_mask
+from ray_pose_ros.estimation.intrinsics import Entry, IntrinsicsFile, read_boxes
+from ray_pose_ros.estimation.views import View
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What `load_views` found.
+
+    Attributes:
+        views: one for each path.
+        notes: what the user should know (photographs turned upright, intrinsics unknown).
+        truth: true R (N, 3, 3), t (N, 3) of the views where all are known, else None.
+        scene_centres: true centres (M, 3) of the whole sequence, else None.
+    """
+
+    views: list[View]
+    notes: list[str]
+    truth: tuple[np.ndarray, np.ndarray] | None
+    scene_centres: np.ndarray | None
+
+
+def load_views(
+    paths: Sequence[Path],
+    boxes: Path | None = None,
+    masks: Path | None = None,
+    intrinsics: Path | None = None,
+) -> Inputs:
+    """Read photographs and everything given for them.
+
+    Args:
+        paths: images, the reference first.
+        boxes: see `intrinsics.read_boxes`; they win over boxes in the intrinsics file.
+        masks: folder of images with the same stems.
+        intrinsics: see `intrinsics.IntrinsicsFile`.
+
+    Raises:
+        ValueError: anything missing, unreadable or contradictory; the message names the file.
+    """
+    file = IntrinsicsFile(intrinsics) if intrinsics else None
+    entries = file.match(paths) if file else [None] * len(paths)
+    given = read_boxes(boxes, paths) if boxes else [e.box if e else None for e in entries]
+    mask_files = _find_masks(masks, paths) if masks else [None] * len(paths)
+    views, notes = [], []
+    for path, entry, box, mask_file in zip(paths, entries, given, mask_files, strict=True):
+        view, note = _load(path, entry, box, mask_file)
+        views.append(view)
+        notes += note
+    truth = None
+    if all(e is not None and e.R is not None for e in entries):
+        truth = np.stack([e.R for e in entries]), np.stack([e.t for e in entries])
+    return Inputs(views, notes, truth, file.scene_centres if file else None)
+
+
+def _load(
+    path: Path, entry: Entry | None, box: np.ndarray | None, mask_file: Path | None
+) -> tuple[View, list[str]]:
+    mask = read_mask(mask_file) if mask_file else None
+    size = entry.size if entry else None
+    if size is None and mask is not None:
+        size = (mask.shape[1], mask.shape[0])
+    photograph = read_image(path, size, annotated=entry is not None or box is not None)
+    if mask is not None and mask.shape != photograph.pixels.shape[:2]:
+        stored = image_size(path)
+        raise ValueError(
+            f'{mask_file}: the mask is {mask.shape[1]}x{mask.shape[0]}, '
+            f'but {path} is {stored[0]}x{stored[1]}'
+        )
+    notes = []
+    if photograph.rotated:
+        notes.append(
+            f'{path}: turned upright as its EXIF orientation ({photograph.orientation}) asks; '
+            'pixels, boxes and intrinsics are those of the turned image'
+        )
+    elif photograph.orientation != 1:
+        notes.append(
+            f'{path}: EXIF orientation {photograph.orientation} not applied, because a box, a '
+            'mask or intrinsics are given for the stored pixels'
+        )
+    camera = entry.camera(*photograph.size) if entry else None
+    view = View(photograph.pixels, camera=camera, box=box, mask=mask, name=str(path))
+    return view, notes
+
+
+def _find_masks(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    if not folder.is_dir():
+        raise ValueError(f'{folder}: no such folder of masks')
+    by_stem = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in MASK_SUFFIXES}
+    missing = [p.stem for p in paths if p.stem not in by_stem]
+    if missing:
+        more = f' and {len(missing) - 4} more' if len(missing) > 4 else ''
+        raise ValueError(f'{folder}: no mask for {", ".join(missing[:4])}{more}')
+    return [by_stem[p.stem] for p in paths]

@@ -1,0 +1,181 @@
+"""An estimate in words, files and a picture, and compared with the truth where it is known."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ray_pose_ros.estimation import export, picture
+from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.estimation.views import View
+from ray_pose_ros.geometry.rays import camera_centres
+from ray_pose_ros.geometry.similarity import camera_centre_errors, relative_rotation_errors
+
+GAUGE = 'axes of the first camera, origin at the object, unit = distance of the first camera'
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Estimated against true cameras.
+
+    Attributes:
+        rotations: (N (N - 1),) degrees, relative rotations of all ordered pairs.
+        centres: (N,) after the best similarity, over the scene's scale.
+    """
+
+    rotations: np.ndarray
+    centres: np.ndarray
+
+    def summary(self) -> dict[str, float]:
+        """The numbers that papers quote."""
+        return {
+            'rotation_median_deg': float(np.median(self.rotations)),
+            'rotation_max_deg': float(self.rotations.max()),
+            'rotation_within_15_deg': float((self.rotations < 15).mean()),
+            'rotation_within_30_deg': float((self.rotations < 30).mean()),
+            'centre_median': float(np.median(self.centres)),
+            'centre_within_0.1': float((self.centres < 0.1).mean()),
+        }
+
+    def line(self) -> str:
+        """The summary on one line."""
+        s = self.summary()
+        return (
+            f'rotation error median {s["rotation_median_deg"]:.1f} deg, '
+            f'{100 * s["rotation_within_15_deg"]:.0f} % under 15, '
+            f'{100 * s["rotation_within_30_deg"]:.0f} % under 30; '
+            f'centre error median {100 * s["centre_median"]:.0f} % of the scene'
+        )
+
+
+def compare(
+    estimate: Estimate,
+    truth: tuple[np.ndarray, np.ndarray] | None,
+    scene_centres: np.ndarray | None = None,
+) -> Errors | None:
+    """Errors against true R (N, 3, 3), t (N, 3) in any world; None without truth.
+
+    The scene's scale is taken over `scene_centres`, by default over the true centres.
+    """
+    if truth is None:
+        return None
+    R, t = (torch.from_numpy(np.asarray(a, dtype=np.float64)) for a in truth)
+    true_centres = camera_centres(R, t)
+    scene = true_centres if scene_centres is None else torch.from_numpy(scene_centres)
+    scale = (scene - scene.mean(dim=0)).norm(dim=-1).max()
+    centres = torch.from_numpy(estimate.centres)
+    return Errors(
+        relative_rotation_errors(torch.from_numpy(estimate.R), R).numpy(),
+        camera_centre_errors(centres, true_centres, scale).numpy(),
+    )
+
+
+def table(estimate: Estimate, errors: Errors | None = None) -> str:
+    """A few lines for the terminal."""
+    names = [Path(name).name for name in estimate.names]
+    width = max(5, *(len(name) for name in names))
+    lines = [f'  #  {"image":{width}}  {"turned":>7}  {"distance":>14}  {"focal":>18}']
+    # Angle between a camera's optical axis and the first one's.
+    turned = np.degrees(np.arccos(np.clip(estimate.R[:, 2] @ estimate.R[0, 2], -1, 1)))
+    for i, name in enumerate(names):
+        distance = np.linalg.norm(estimate.centres[i])
+        focal = f'{estimate.K[i, 0, 0]:.0f} px {estimate.intrinsics_source[i]}'
+        lines.append(
+            f'{i + 1:3d}  {name:{width}}  {turned[i]:5.1f}°'
+            f'  {distance:6.2f} ± {estimate.centre_sigma[i]:.2f}   {focal:>18}'
+        )
+    seconds = ', '.join(f'{name} {value:.2f} s' for name, value in estimate.timings.items())
+    lines.append(f'{seconds}; {100 * estimate.agreement:.0f} % of the samples agree')
+    return '\n'.join(lines + ([f'against the truth: {errors.line()}'] if errors else []))
+
+
+def posed_cameras(estimate: Estimate, names: Sequence[str] | None = None) -> export.PosedCameras:
+    """The estimate as the exporters take it; a view without time gets its number as stamp."""
+    stamps = [float(i) if s is None else float(s) for i, s in enumerate(estimate.stamps)]
+    return export.PosedCameras(
+        names=list(names or estimate.names),
+        cameras=estimate.cameras,
+        R=estimate.R,
+        t=estimate.t,
+        stamps=np.array(stamps, dtype=np.float64),
+    )
+
+
+def write_files(
+    folder: str | Path,
+    estimate: Estimate,
+    boxes: Sequence[Sequence[float] | None] | None = None,
+    errors: Errors | None = None,
+) -> list[str]:
+    """Write poses.json, poses.tum, transforms.json and colmap/; returns the names written.
+
+    Paths of images are as given in poses.json, relative to `folder` in transforms.json, and bare
+    file names in COLMAP's (where they differ from each other), as those programs expect. A format
+    that cannot hold the cameras (thin prism distortion) is left out.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    extras = []
+    for i, source in enumerate(estimate.intrinsics_source):
+        extra = {'bbox_xyxy': list(boxes[i])} if boxes and boxes[i] is not None else {}
+        extra['rotation_sigma_deg'] = float(np.degrees(estimate.rotation_sigma[i]))
+        extra['centre_sigma'] = float(estimate.centre_sigma[i])
+        extras.append(extra | {'intrinsics_source': source})
+    top = {'gauge': GAUGE, 'agreement': estimate.agreement, 'modes': estimate.modes}
+    if errors:
+        top['errors'] = errors.summary()
+    posed = posed_cameras(estimate)
+    export.write_poses_json(folder / 'poses.json', posed, extras, **top)
+    export.write_tum(folder / 'poses.tum', posed)
+    written = ['poses.json', 'poses.tum']
+    relative = [Path(os.path.relpath(n, folder)).as_posix() for n in estimate.names]
+    bare = [Path(n).name for n in estimate.names]
+    bare = bare if len(set(bare)) == len(bare) else list(estimate.names)
+    for name, write, names in (
+        ('transforms.json', export.write_transforms, relative),
+        ('colmap', export.write_colmap, bare),
+    ):
+        try:
+            write(folder / name, posed_cameras(estimate, names))
+        except export.NotRepresentable:
+            continue
+        written.append(name)
+    return written
+
+
+def write_all(
+    folder: Path,
+    estimate: Estimate,
+    views: Sequence[View],
+    errors: Errors | None = None,
+    truth: tuple[np.ndarray, np.ndarray] | None = None,
+    save_rays: bool = False,
+) -> list[str]:
+    """Everything `ray-pose estimate` writes; returns the names."""
+    written = write_files(folder, estimate, [view.object_box for view in views], errors)
+    if save_rays:
+        np.savez_compressed(
+            folder / 'rays.npz',
+            rays=estimate.rays,
+            names=np.array(estimate.names),
+            R=estimate.R,
+            t=estimate.t,
+            K=estimate.K,
+            crops=np.array([(c.x0, c.y0, c.side) for c in estimate.crops]),
+        )
+        written.append('rays.npz')
+    picture.draw(
+        folder / 'poses.png',
+        [view.image for view in views],
+        estimate.R,
+        estimate.t,
+        estimate.K,
+        names=estimate.names,
+        crops=estimate.crops,
+        truth=truth,
+        sigmas=estimate.centre_sigma,
+    )
+    return [*written, 'poses.png']

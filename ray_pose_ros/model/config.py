@@ -1,0 +1,115 @@
+"""What a ray diffusion network is made of: read from a checkpoint, never guessed."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+BACKBONES = ('dinov2', 'efficientnet_lite0')
+GEOMETRIES = ('ndc', 'directions')
+ATTENTIONS = ('global', 'alternating')
+VIEW_CODES = ('index', 'reference')
+PREDICTIONS = ('x0', 'epsilon')
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and choices of a `RayDiffuser`; the defaults are the official ones.
+
+    The official release (`co3d_diffusion`, `co3d_regression`) and the project's own smaller
+    models are the same classes with other numbers. Fields that only the project's own models use
+    are off by default.
+
+    Attributes:
+        backbone: image features, 'dinov2' or 'efficientnet_lite0'.
+        backbone_width, backbone_depth, backbone_heads: DINOv2 only.
+        image_size: side of the square crops in pixels.
+        grid: patches along a side; one ray each.
+        width, depth, heads, mlp_ratio: the denoising transformer.
+        max_views: largest number of views that one attention pass takes.
+        geometry: what the network is told of a patch: 'ndc' (2 channels, PyTorch3D NDC of its
+            centre, as the official model) or 'directions' (3 channels, unit direction in the
+            virtual camera looking at the crop's centre).
+        attention: 'global' over all views in each block, or 'alternating' within a view and over
+            all views.
+        view_code: 'index' adds a code for each place in the set; 'reference' only tells the first
+            view from the others.
+        prediction: what the network returns, 'x0' (rays) or 'epsilon' (noise).
+        regression: trained for a single pass from pure noise.
+        matching: width of the matching descriptors; 0 turns correspondence input off.
+        residual: the network's output is added to the rays of an unrotated reference camera.
+        anchor_reference: the first view's rays are the gauge: known, and given clean.
+        scale_input: noisy rays enter multiplied by sqrt(alpha_bar), so that pure noise enters as
+            almost nothing.
+        auxiliary: also predict a 3D point a patch and the up vector (used in training).
+        steps, beta_start, beta_end: linear noise schedule.
+        sample_steps: network calls that sampling takes unless told otherwise; 0 means all that
+            the read-out needs.
+        readout: the integer time at which the predicted rays are read out.
+    """
+
+    backbone: str = 'dinov2'
+    backbone_width: int = 384
+    backbone_depth: int = 12
+    backbone_heads: int = 6
+    image_size: int = 224
+    grid: int = 16
+    width: int = 1152
+    depth: int = 16
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    max_views: int = 8
+    geometry: str = 'ndc'
+    attention: str = 'global'
+    view_code: str = 'index'
+    prediction: str = 'x0'
+    regression: bool = False
+    matching: int = 0
+    residual: bool = False
+    anchor_reference: bool = False
+    scale_input: bool = False
+    auxiliary: bool = False
+    steps: int = 100
+    beta_start: float = 1e-4
+    beta_end: float = 0.2
+    sample_steps: int = 0
+    readout: int = 29
+
+    def __post_init__(self):
+        _check_choice('backbone', self.backbone, BACKBONES)
+        _check_choice('geometry', self.geometry, GEOMETRIES)
+        _check_choice('attention', self.attention, ATTENTIONS)
+        _check_choice('view_code', self.view_code, VIEW_CODES)
+        _check_choice('prediction', self.prediction, PREDICTIONS)
+        for name in ('image_size', 'grid', 'width', 'depth', 'heads', 'max_views', 'steps'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name} is {getattr(self, name)}, expected a positive integer')
+        if self.width % self.heads:
+            raise ValueError(f'width {self.width} is not a multiple of heads {self.heads}')
+        if not 0 <= self.readout < self.steps:
+            raise ValueError(f'readout is {self.readout}, expected 0 to {self.steps - 1}')
+        if self.geometry == 'ndc' and (self.residual or self.anchor_reference or self.matching):
+            raise ValueError(
+                "residual, anchor_reference and matching need geometry 'directions', got 'ndc'"
+            )
+        if self.matching and self.backbone != 'efficientnet_lite0':
+            raise ValueError(f'matching is not available with backbone {self.backbone!r}')
+
+    @property
+    def geometry_channels(self) -> int:
+        return 2 if self.geometry == 'ndc' else 3
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> 'ModelConfig':
+        """Build from a plain mapping; unknown names raise ValueError."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f'unknown model settings {unknown}, expected among {sorted(known)}')
+        return cls(**values)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f'{name} is {value!r}, expected one of {list(choices)}')

@@ -1,0 +1,113 @@
+"""The whole network: image backbone, denoiser and noise schedule."""
+
+import torch
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .denoiser import Context, RayDenoiser
+from .dinov2 import DinoFeatures, DinoV2
+from .efficientnet import EfficientNetLite0
+from .schedule import NoiseSchedule
+
+PATCH = 14  # pixels; the only size that DINOv2 comes in
+
+
+class RayDiffuser(nn.Module):
+    """Images and crop geometry in, rays out. Submodules are named as in the official release.
+
+    Use: `features = encode(images)` once a view, `context = condition(features, geometry)` once a
+    window, then `sampler.sample(model, context)`, which calls `denoise` once a step.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.noise_scheduler = NoiseSchedule(config.steps, config.beta_start, config.beta_end)
+        self.feature_extractor = _backbone(config)
+        self.ray_predictor = RayDenoiser(config, self.feature_extractor.channels)
+
+    @property
+    def max_views(self) -> int | None:
+        """Largest number of views in one pass; None where no code of the place limits it."""
+        return self.config.max_views if self.config.view_code == 'index' else None
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Floating type that backbone and denoiser compute in."""
+        return self.ray_predictor.x_embedder.proj.weight.dtype
+
+    def set_precision(self, precision: torch.dtype) -> 'RayDiffuser':
+        """Compute in float32, float16 or bfloat16. Returns self.
+
+        Schedule and sampler states stay in float32: `half()` on the whole model would round
+        1 - alpha_bar, which is 1e-4 at the last step, to nothing.
+        """
+        self.feature_extractor.to(precision)
+        self.ray_predictor.to(precision)
+        return self
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Features (B, N, C, h, w) of square crops (B, N, 3, S, S) in [0, 1].
+
+        Normalisation is done here. Raises ValueError for images of another size.
+        """
+        size = self.config.image_size
+        if images.dim() != 5 or images.shape[2:] != (3, size, size):
+            raise ValueError(
+                f'images have shape {tuple(images.shape)}, expected (B, N, 3, {size}, {size})'
+            )
+        features = self.feature_extractor(images.flatten(0, 1).to(self.precision))
+        return features.unflatten(0, images.shape[:2])
+
+    def condition(self, features: Tensor, geometry: Tensor) -> Context:
+        """Everything that depends on neither rays nor time.
+
+        Args:
+            features: (B, N, C, h, w) from `encode`.
+            geometry: where each patch looks. NDC of the patch centres (B, N, 2, h, w) for
+                `config.geometry` 'ndc'; unit directions in the virtual camera (B, N, 3, h, w)
+                for 'directions'.
+        """
+        grid, channels = self.config.grid, self.ray_predictor.feature_channels
+        window = tuple(features.shape[:2])
+        for name, maps, depth in (
+            ('features', features, channels),
+            ('geometry', geometry, self.config.geometry_channels),
+        ):
+            if tuple(maps.shape) != (*window, depth, grid, grid):
+                raise ValueError(
+                    f'{name} have shape {tuple(maps.shape)}, '
+                    f'expected {(*window, depth, grid, grid)}'
+                )
+        precision = self.precision
+        return self.ray_predictor.condition(features.to(precision), geometry.to(precision))
+
+    def denoise(self, x: Tensor, t: int | Tensor, context: Context) -> Tensor:
+        """The network's prediction (B, N, 6, h, w) for noisy rays `x` at time `t`, int or (B,).
+
+        A context of batch 1 serves any number of samples.
+        """
+        batch = x.shape[0]
+        if x.shape[1] != context.views:
+            raise ValueError(f'{x.shape[1]} views of rays for a context of {context.views}')
+        if context.embedded.shape[0] != batch:
+            context = context.expand(batch)
+        t = torch.as_tensor(t, device=x.device).expand(batch)
+        alpha_bar = None
+        if self.config.scale_input:
+            # A regression model is called one step past the schedule.
+            alpha_bar = self.noise_scheduler.alphas_cumprod[t.clamp(max=self.config.steps - 1)]
+            alpha_bar = alpha_bar.to(self.precision)
+        return self.ray_predictor(x.to(self.precision), t, context, alpha_bar).to(x.dtype)
+
+
+def _backbone(config: ModelConfig) -> nn.Module:
+    if config.backbone == 'efficientnet_lite0':
+        return EfficientNetLite0()
+    if config.image_size != PATCH * config.grid:
+        raise ValueError(
+            f'image_size is {config.image_size}, expected {PATCH} times the grid {config.grid}'
+        )
+    return DinoFeatures(
+        DinoV2(config.backbone_width, config.backbone_depth, config.backbone_heads, PATCH)
+    )

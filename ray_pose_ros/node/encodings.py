@@ -1,0 +1,186 @@
+"""Pixels of an Image or a CompressedImage to RGB. Plain numpy and OpenCV, no ROS import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the text says the value found and what was expected."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """Memory layout of a pixel format: channels a pixel, bytes a channel, how to get RGB."""
+
+    channels: int
+    itemsize: int
+    to_rgb: str  # 'rgb', 'bgr', 'mono', 'bayer', 'yuv'
+    code: int = -1  # OpenCV conversion code, where one is needed
+
+
+# OpenCV names a Bayer pattern after the second row's second and third pixel, ROS after the first
+# row's first two: rggb is OpenCV's "BG".
+_BAYER = {
+    'bayer_rggb': cv2.COLOR_BayerBG2RGB,
+    'bayer_bggr': cv2.COLOR_BayerRG2RGB,
+    'bayer_gbrg': cv2.COLOR_BayerGR2RGB,
+    'bayer_grbg': cv2.COLOR_BayerGB2RGB,
+}
+FORMATS: dict[str, Format] = {
+    'rgb8': Format(3, 1, 'rgb'),
+    'rgba8': Format(4, 1, 'rgb'),
+    'bgr8': Format(3, 1, 'bgr'),
+    'bgra8': Format(4, 1, 'bgr'),
+    'mono8': Format(1, 1, 'mono'),
+    'mono16': Format(1, 2, 'mono'),
+    'rgb16': Format(3, 2, 'rgb'),
+    'bgr16': Format(3, 2, 'bgr'),
+    '8UC1': Format(1, 1, 'mono'),
+    '8UC3': Format(3, 1, 'bgr'),  # OpenCV's own order: that is what fills such messages
+    '8UC4': Format(4, 1, 'bgr'),
+    '16UC1': Format(1, 2, 'mono'),
+    'yuv422': Format(2, 1, 'yuv', cv2.COLOR_YUV2RGB_UYVY),
+    'uyvy': Format(2, 1, 'yuv', cv2.COLOR_YUV2RGB_UYVY),
+    'yuv422_yuy2': Format(2, 1, 'yuv', cv2.COLOR_YUV2RGB_YUY2),
+    'yuyv': Format(2, 1, 'yuv', cv2.COLOR_YUV2RGB_YUY2),
+    **{f'{name}8': Format(1, 1, 'bayer', code) for name, code in _BAYER.items()},
+    **{f'{name}16': Format(1, 2, 'bayer', code) for name, code in _BAYER.items()},
+}
+
+
+def check_size(width: int, height: int, max_megapixels: float) -> None:
+    """Raise ImageError for an empty image or one larger than the limit (protects the memory)."""
+    if width < 1 or height < 1:
+        raise ImageError(f'image is {width}x{height}, expected at least 1x1')
+    if width * height > max_megapixels * 1e6:
+        raise ImageError(
+            f'image is {width}x{height} = {width * height / 1e6:.1f} megapixels, expected at most '
+            f'{max_megapixels:g} (parameter max_image_megapixels)'
+        )
+
+
+def pixels(encoding: str, width: int, height: int, step: int, bigendian: bool, data) -> np.ndarray:
+    """
+    View the bytes of an image as (H, W, C) without copying; `step` is the bytes of one row.
+
+    `data` is anything with the buffer protocol. Raises ImageError for an encoding not in FORMATS,
+    a step too short for the width, or fewer bytes than step * height.
+    """
+    form = FORMATS.get(encoding)
+    if form is None:
+        raise ImageError(f'encoding {encoding!r} is not known, expected one of {sorted(FORMATS)}')
+    row = width * form.channels * form.itemsize
+    if step < row:
+        raise ImageError(f'step is {step} bytes, expected at least {row} for {width} {encoding}')
+    flat = np.frombuffer(data, np.uint8)
+    # the last row may legally lack its padding
+    needed = step * (height - 1) + row
+    if flat.size < needed:
+        raise ImageError(
+            f'data has {flat.size} bytes, expected {step * height} for {height} rows of {step}'
+        )
+    dtype = np.dtype(np.uint8 if form.itemsize == 1 else ('>u2' if bigendian else '<u2'))
+    return np.ndarray(
+        (height, width, form.channels),
+        dtype,
+        buffer=flat.data,
+        strides=(step, form.channels * form.itemsize, form.itemsize),
+    )
+
+
+def to_rgb(encoding: str, packed: np.ndarray) -> np.ndarray:
+    """
+    Convert what `pixels` gave, (H, W, C), to a contiguous (H, W, 3) uint8 RGB image.
+
+    16-bit values keep their upper 8 bits. Alpha is dropped. YUV is ITU-R BT.601, limited range.
+    """
+    form = FORMATS[encoding]
+    if form.itemsize == 2:
+        packed = (packed >> 8).astype(np.uint8)
+    if form.to_rgb == 'rgb':
+        return np.ascontiguousarray(packed[..., :3])
+    if form.to_rgb == 'bgr':
+        return np.ascontiguousarray(packed[..., 2::-1])
+    if form.to_rgb == 'mono':
+        return np.ascontiguousarray(np.broadcast_to(packed, (*packed.shape[:2], 3)))
+    height, width = packed.shape[:2]
+    if form.to_rgb == 'bayer':
+        if height < 4 or width < 4 or height % 2 or width % 2:
+            raise ImageError(f'{encoding} image is {width}x{height}, expected even, at least 4x4')
+        return cv2.cvtColor(np.ascontiguousarray(packed[..., 0]), form.code)
+    if width % 2:
+        raise ImageError(f'{encoding} image is {width} wide, expected an even width')
+    return cv2.cvtColor(np.ascontiguousarray(packed), form.code)
+
+
+def compressed_size(data) -> tuple[int, int]:
+    """
+    Read (width, height) from the head of a JPEG or PNG without decoding it.
+
+    Raises ImageError for anything else and for a file whose end is missing: decoders fill the rest
+    of a truncated image with grey and say nothing.
+    """
+    raw = bytes(memoryview(data).cast('B')[:26]) if len(data) else b''
+    if raw.startswith(b'\x89PNG\r\n\x1a\n'):
+        if len(raw) < 26 or b'IEND' not in _tail(data, 64):
+            raise ImageError(f'PNG of {len(data)} bytes is truncated, expected it to end in IEND')
+        return int.from_bytes(raw[16:20], 'big'), int.from_bytes(raw[20:24], 'big')
+    if raw.startswith(b'\xff\xd8'):
+        size = _jpeg_size(memoryview(data).cast('B'))
+        if size is None or b'\xff\xd9' not in _tail(data, 1024):
+            raise ImageError(f'JPEG of {len(data)} bytes is truncated or corrupt')
+        return size
+    raise ImageError(f'compressed image starts with {raw[:4]!r}, expected a JPEG or a PNG')
+
+
+def _tail(data, count: int) -> bytes:
+    view = memoryview(data).cast('B')
+    return bytes(view[max(0, len(view) - count) :])
+
+
+def _jpeg_size(view: memoryview) -> tuple[int, int] | None:
+    """Walk the JPEG's segments to the frame header (SOF) and read width and height there."""
+    at = 2
+    while at + 9 < len(view):
+        if view[at] != 0xFF:
+            return None
+        marker = view[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        # SOF0..SOF15 without DHT, JPG, DAC
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height = int.from_bytes(view[at + 5 : at + 7], 'big')
+            return int.from_bytes(view[at + 7 : at + 9], 'big'), height
+        at += 2 + int.from_bytes(view[at + 2 : at + 4], 'big')
+    return None
+
+
+def decode_compressed(data, max_megapixels: float) -> np.ndarray:
+    """Decode a JPEG or PNG to (H, W, 3) uint8 RGB; EXIF rotation is left alone (K describes it)."""
+    width, height = compressed_size(data)
+    check_size(width, height, max_megapixels)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    return cv2.cvtColor(_imdecode(data, flags), cv2.COLOR_BGR2RGB)
+
+
+def glance_compressed(data, max_megapixels: float) -> tuple[np.ndarray, int, int]:
+    """Decode at an eighth of the size in grey, fast: (image (h, w), full width, full height)."""
+    width, height = compressed_size(data)
+    check_size(width, height, max_megapixels)
+    flags = cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION
+    return _imdecode(data, flags), width, height
+
+
+def _imdecode(data, flags: int) -> np.ndarray:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ImageError(f'compressed image cannot be decoded: {error}') from None
+    if image is None:
+        raise ImageError(f'compressed image of {len(data)} bytes cannot be decoded')
+    return image

@@ -1,0 +1,182 @@
+"""An estimate as ROS messages: /tf, poses, path, pose with covariance, markers."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+
+import numpy as np
+from geometry_msgs.msg import (
+    Point,
+    Pose,
+    PoseArray,
+    PoseStamped,
+    PoseWithCovarianceStamped,
+    TransformStamped,
+)
+from nav_msgs.msg import Path
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_msgs.msg import ColorRGBA
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import Marker, MarkerArray
+
+from ray_pose_ros.node.conversions import pose_from_camera, time_message, transform_from_pose
+
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+# What a single sample cannot tell is published as not known well, never as certain.
+UNKNOWN_ROTATION, UNKNOWN_CENTRE = math.radians(20.0), 0.2
+LEAST_ROTATION, LEAST_CENTRE = math.radians(0.1), 1e-3
+_RED_AT = math.radians(30.0)
+
+
+class Outputs:
+    """The publishers and the estimate they published last."""
+
+    def __init__(self, node, settings) -> None:
+        self._settings = settings
+        self._tf = node.create_publisher(TFMessage, '/tf', 100)
+        self._poses = node.create_publisher(PoseArray, '~/poses', LATCHED)
+        self._path = node.create_publisher(Path, '~/path', LATCHED)
+        self._pose = node.create_publisher(PoseWithCovarianceStamped, '~/pose', 10)
+        self._markers = node.create_publisher(MarkerArray, '~/markers', LATCHED)
+        self._transforms: list[TransformStamped] = []
+        self._repeated_ns = 0
+
+    def publish(self, keyframes, estimate, settings) -> None:
+        """Publish one estimate on all topics, stamped with its newest image."""
+        self._settings = settings
+        stamp_ns = max(k.stamp_ns for k in keyframes)
+        poses = [pose_from_camera(estimate.R[i], estimate.t[i]) for i in range(len(keyframes))]
+        sigmas = [_sigmas(estimate, i) for i in range(len(keyframes))]
+        newest = max(range(len(keyframes)), key=lambda i: (keyframes[i].stamp_ns, keyframes[i].id))
+        self._transforms = [self._transform(k.name, p) for k, p in zip(keyframes, poses)]
+        self._transforms.append(self._transform(settings.object_frame, Pose()))
+        self.repeat_tf(stamp_ns)
+        self._publish_poses(keyframes, poses, stamp_ns)
+        self._publish_newest(poses[newest], sigmas[newest], keyframes[newest].stamp_ns)
+        self._markers.publish(self._drawing(keyframes, poses, estimate.K, sigmas, newest, stamp_ns))
+
+    def repeat_tf(self, stamp_ns: int) -> None:
+        """Publish the transforms of the last estimate for a newer image's time."""
+        if not self._transforms or not self._settings.publish_tf or stamp_ns <= self._repeated_ns:
+            return
+        stamp = time_message(stamp_ns)
+        for transform in self._transforms:
+            transform.header.stamp = stamp
+        self._repeated_ns = stamp_ns
+        self._tf.publish(TFMessage(transforms=self._transforms))
+
+    def apply_settings(self, settings) -> None:
+        """Take over parameters that may change at any time."""
+        self._settings = settings
+
+    def clear(self, stamp_ns: int) -> None:
+        """Publish that nothing is known any more."""
+        self._transforms, self._repeated_ns = [], 0
+        self._publish_poses([], [], stamp_ns)
+        self._markers.publish(MarkerArray(markers=[Marker(action=Marker.DELETEALL)]))
+
+    def rewind(self) -> None:
+        """Allow earlier stamps again, after time went back."""
+        self._repeated_ns = 0
+
+    # -- messages -------------------------------------------------------------------------------
+
+    def _transform(self, child: str, pose: Pose) -> TransformStamped:
+        transform = TransformStamped()
+        transform.header.frame_id = self._settings.reference_frame
+        transform.child_frame_id = child
+        transform.transform = transform_from_pose(pose)
+        return transform
+
+    def _publish_poses(self, keyframes, poses, stamp_ns: int) -> None:
+        array, path = PoseArray(), Path()
+        array.header.stamp = path.header.stamp = time_message(stamp_ns)
+        array.header.frame_id = path.header.frame_id = self._settings.reference_frame
+        array.poses = poses
+        for keyframe, pose in zip(keyframes, poses):
+            stamped = PoseStamped(pose=pose)
+            stamped.header.frame_id = self._settings.reference_frame
+            stamped.header.stamp = time_message(keyframe.stamp_ns)
+            path.poses.append(stamped)
+        self._poses.publish(array)
+        self._path.publish(path)
+
+    def _publish_newest(self, pose: Pose, sigma: tuple[float, float], stamp_ns: int) -> None:
+        msg = PoseWithCovarianceStamped()
+        msg.header.stamp = time_message(stamp_ns)
+        msg.header.frame_id = self._settings.reference_frame
+        msg.pose.pose = pose
+        rotation, centre = sigma
+        # x, y, z, then rotations about them; isotropic: the spread is known as one number each
+        msg.pose.covariance = np.diag([centre**2] * 3 + [rotation**2] * 3).ravel()
+        self._pose.publish(msg)
+
+    def _drawing(self, keyframes, poses, K, sigmas, newest: int, stamp_ns: int) -> MarkerArray:
+        scale = self._settings.marker_scale
+        older = self._marker('cameras', 0, 0.05 * scale, stamp_ns)
+        latest = self._marker('newest_camera', 0, 0.12 * scale, stamp_ns)
+        for i, keyframe in enumerate(keyframes):
+            marker = latest if i == newest else older
+            colour = _colour(sigmas[i][0])
+            size = getattr(keyframe.view, 'image', np.zeros((1, 1))).shape[:2]
+            for a, b in _frustum(poses[i], K[i], size, scale):
+                marker.points += [_point(a), _point(b)]
+                marker.colors += [colour, colour]
+        axes = self._marker('object', 0, 0.06 * scale, stamp_ns)
+        for k in range(3):
+            axes.points += [Point(), _point(np.eye(3)[k] * scale)]
+            rgb = [0.15, 0.15, 0.15]
+            rgb[k] = 1.0
+            axes.colors += [ColorRGBA(r=rgb[0], g=rgb[1], b=rgb[2], a=1.0)] * 2
+        drawn = [m for m in (older, latest, axes) if m.points]
+        return MarkerArray(markers=[Marker(action=Marker.DELETEALL), *drawn])
+
+    def _marker(self, name: str, number: int, width: float, stamp_ns: int) -> Marker:
+        marker = Marker(ns=name, id=number, type=Marker.LINE_LIST, action=Marker.ADD)
+        marker.header.frame_id = self._settings.reference_frame
+        marker.header.stamp = time_message(stamp_ns)
+        marker.pose.orientation.w = 1.0
+        marker.scale.x = float(width)
+        return marker
+
+
+def _sigmas(estimate, i: int) -> tuple[float, float]:
+    """Give standard deviations (rad, length) of camera i that are finite and not zero."""
+    out = []
+    for value, least, unknown in (
+        (estimate.rotation_sigma[i], LEAST_ROTATION, UNKNOWN_ROTATION),
+        (estimate.centre_sigma[i], LEAST_CENTRE, UNKNOWN_CENTRE),
+    ):
+        value = float(value)
+        # exactly zero is no spread at all: one sample, or an implementation that has none
+        out.append(max(value, least) if math.isfinite(value) and value > 0 else unknown)
+    return out[0], out[1]
+
+
+def _colour(rotation_sigma: float) -> ColorRGBA:
+    """Green for a certain camera through yellow to red for one with 30 degrees or more."""
+    hue = (1 - min(rotation_sigma / _RED_AT, 1.0)) / 3
+    r, g, b = colorsys.hsv_to_rgb(hue, 0.9, 0.95)
+    return ColorRGBA(r=r, g=g, b=b, a=1.0)
+
+
+def _point(p) -> Point:
+    return Point(x=float(p[0]), y=float(p[1]), z=float(p[2]))
+
+
+def _frustum(pose: Pose, K: np.ndarray, size: tuple[int, int], depth: float):
+    """Return eight line segments in the parent frame: four edges, the image's border, its top."""
+    from ray_pose_ros.node.conversions import camera_from_pose
+
+    R, t = camera_from_pose(pose)
+    height, width = size if min(size) > 1 else (2 * K[1, 2], 2 * K[0, 2])
+    corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], float)
+    rays = corners @ np.linalg.inv(K).T * depth
+    world = (rays - t) @ R
+    centre = -t @ R
+    segments = [(centre, c) for c in world]
+    segments += [(world[k], world[(k + 1) % 4]) for k in range(4)]
+    return segments

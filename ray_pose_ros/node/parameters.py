@@ -1,0 +1,238 @@
+"""
+Every parameter of the node, once: type, default, range, description and when it may change.
+
+`config/pose.yaml` and `docs/parameters.md` are written from this list (`python3 -m
+ray_pose_ros.node.parameter_docs yaml|markdown`) and a test compares them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field, make_dataclass
+from typing import Any
+
+from ray_pose_ros.node.parameter import ANY, START, Parameter, ParameterError
+
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter(
+        'cameras',
+        ['camera'],
+        'Topic prefixes of the cameras, one or many: `<camera>/image_raw` (or '
+        '`<camera>/image_raw/compressed`) and `<camera>/camera_info` are subscribed. '
+        'All cameras feed one window.',
+    ),
+    Parameter(
+        'image_transport',
+        'raw',
+        'Which image topic is subscribed: `raw` (sensor_msgs/Image) or `compressed` '
+        '(sensor_msgs/CompressedImage, JPEG or PNG).',
+        choices=('raw', 'compressed'),
+    ),
+    Parameter(
+        'require_camera_info',
+        True,
+        'Refuse images without a calibrated CameraInfo. When false, the intrinsics of such '
+        'images are estimated with the poses, which is less accurate.',
+    ),
+    Parameter(
+        'qos_reliability',
+        'best_effort',
+        'Reliability of the image and camera_info subscriptions. `best_effort` matches every '
+        'publisher; `reliable` only reliable ones.',
+        choices=('best_effort', 'reliable'),
+    ),
+    Parameter('qos_depth', 5, 'Queue depth of those subscriptions.', minimum=1, maximum=1000),
+    Parameter(
+        'checkpoint',
+        '',
+        'Directory of the weights: the official release or this project\'s own format. Empty: '
+        'the model that comes with the package.',
+    ),
+    Parameter(
+        'device',
+        'auto',
+        'Where the model runs. `auto` is `cuda` where PyTorch finds a GPU, `cpu` elsewhere.',
+        choices=('auto', 'cpu', 'cuda'),
+    ),
+    Parameter(
+        'precision',
+        'float32',
+        'Arithmetic of the network; poses are recovered from rays in double precision always.',
+        choices=('float32', 'float16', 'bfloat16'),
+    ),
+    Parameter(
+        'window_size',
+        8,
+        'Keyframes solved together; when one more comes, the oldest leaves.',
+        minimum=2,
+        maximum=64,
+    ),
+    Parameter(
+        'min_views', 2, 'Keyframes needed before anything is published.', minimum=2, maximum=64
+    ),
+    Parameter(
+        'samples',
+        4,
+        'Solutions drawn for a window; their spread is the uncertainty that is published.',
+        minimum=1,
+        maximum=64,
+    ),
+    Parameter(
+        'steps',
+        0,
+        'Denoising steps; fewer are faster and coarser. 0 is what suits the checkpoint.',
+        minimum=0,
+        maximum=1000,
+    ),
+    Parameter(
+        'seed',
+        0,
+        'Seed of the sampler: the same images give the same poses.',
+        minimum=0,
+        maximum=2**31 - 1,
+    ),
+    Parameter(
+        'keyframe_min_interval',
+        0.5,
+        'Seconds between two keyframes of a camera at least.',
+        ANY,
+        0.0,
+        3600.0,
+    ),
+    Parameter(
+        'keyframe_min_change',
+        0.05,
+        'How much the image must differ from the camera\'s last keyframe: one minus the '
+        'correlation of the two as thumbnails. 0 takes every image, 1 means unrelated.',
+        ANY,
+        0.0,
+        2.0,
+    ),
+    Parameter(
+        'keyframe_max_interval',
+        0.0,
+        'Seconds after which a keyframe is taken although the image has not changed. 0: never; '
+        'a camera that stands still adds nothing.',
+        ANY,
+        0.0,
+        86400.0,
+    ),
+    Parameter(
+        'box',
+        [0.0, 0.0, 0.0, 0.0],
+        'Where the object is in every image, x_min, y_min, x_max, y_max in pixels. All zero: '
+        'the centred square.',
+        ANY,
+        -1e6,
+        1e6,
+    ),
+    Parameter(
+        'reference_frame',
+        'ray_pose_world',
+        'Frame the poses are given in: the object is its origin, the first keyframe of the '
+        'window its orientation (optical: z forward, y down). Jumps when the window moves on, '
+        'like a map; its scale is arbitrary.',
+    ),
+    Parameter('object_frame', 'ray_pose_object', 'Frame published at the object.'),
+    Parameter('publish_tf', True, 'Whether anything goes to /tf.', ANY),
+    Parameter(
+        'tf_rate',
+        5.0,
+        'Hertz at which the transforms are repeated while images arrive, stamped with the '
+        'newest image. 0: once per estimate.',
+        ANY,
+        0.0,
+        100.0,
+    ),
+    Parameter(
+        'marker_scale',
+        0.2,
+        'Depth of the drawn frusta, where 1 is the distance of the first camera from the object.',
+        ANY,
+        1e-4,
+        1e4,
+    ),
+    Parameter(
+        'max_image_megapixels',
+        50.0,
+        'Larger images are refused before anything is allocated for them.',
+        ANY,
+        0.01,
+        1000.0,
+    ),
+    Parameter(
+        'stale_timeout',
+        0.0,
+        'Images older than this many seconds by the node\'s clock are refused. 0: no limit (for '
+        'bags without /clock and cameras whose clock is not synchronised).',
+        ANY,
+        0.0,
+        86400.0,
+    ),
+    Parameter(
+        'camera_timeout',
+        5.0,
+        'Seconds without an image after which diagnostics warn about a camera.',
+        ANY,
+        0.1,
+        86400.0,
+    ),
+    Parameter(
+        'output_directory',
+        '',
+        'Where ~/save writes. Empty: `ray_pose` in $ROS_HOME, which is ~/.ros unless set.',
+        START,
+    ),
+    Parameter(
+        'autostart',
+        True,
+        'Configure and activate without waiting for a lifecycle manager.',
+        START,
+    ),
+)
+BY_NAME = {p.name: p for p in PARAMETERS}
+
+Settings = make_dataclass(
+    'Settings',
+    [(p.name, type(p.default), field(default_factory=lambda d=p.default: d)) for p in PARAMETERS],
+    frozen=True,
+)
+Settings.__doc__ = 'A checked snapshot of all parameters, one attribute each; see PARAMETERS.'
+
+
+def make_settings(values: dict[str, Any]) -> Settings:
+    """Build Settings from {name: value}; ParameterError for a bad value or contradiction."""
+    for name, value in values.items():
+        if name not in BY_NAME:
+            raise ParameterError(f'parameter {name} is not known')
+        BY_NAME[name].check(value)
+    values = {k: list(v) if isinstance(BY_NAME[k].default, list) else v for k, v in values.items()}
+    settings = Settings(**values)
+    names = [c.strip('/') for c in settings.cameras]
+    if not names or not all(names) or len(set(names)) != len(names):
+        raise ParameterError(
+            f'parameter cameras is {settings.cameras!r}, expected different, non-empty names'
+        )
+    if settings.min_views > settings.window_size:
+        raise ParameterError(
+            f'parameter min_views is {settings.min_views}, expected at most window_size, '
+            f'{settings.window_size}'
+        )
+    if 0 < settings.keyframe_max_interval < settings.keyframe_min_interval:
+        raise ParameterError(
+            f'parameter keyframe_max_interval is {settings.keyframe_max_interval:g}, expected 0 '
+            f'or at least keyframe_min_interval, {settings.keyframe_min_interval:g}'
+        )
+    if len(settings.box) != 4:
+        raise ParameterError(f'parameter box is {settings.box!r}, expected four numbers')
+    x0, y0, x1, y1 = settings.box
+    if any(settings.box) and not (x0 < x1 and y0 < y1):
+        raise ParameterError(
+            f'parameter box is {settings.box!r}, expected x_min < x_max and y_min < y_max'
+        )
+    frames = (settings.reference_frame, settings.object_frame)
+    if not all(frames) or frames[0] == frames[1] or any(f.startswith('/') for f in frames):
+        raise ParameterError(
+            f'parameters reference_frame and object_frame are {frames!r}, expected two different '
+            'names without a leading /'
+        )
+    return settings

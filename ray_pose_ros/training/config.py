@@ -1,0 +1,94 @@
+"""Settings of a training run, read from a YAML file."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ray_pose_ros.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that determines a run, besides its data.
+
+    Attributes:
+        model: fields of `ModelConfig`.
+        seed: of the initial weights and of all draws.
+        steps: optimiser steps in all.
+        warmup, cooldown: steps of linear rise at the start and of decay to zero at the end.
+        learning_rate, weight_decay, clip, ema: AdamW, gradient clipping by norm, and the decay of
+            the moving average of weights that is validated and shipped.
+        views: smallest and largest number of views in a set.
+        views_per_step: views in a batch for each stage.
+        stages: largest angle in degrees between a view's axis and the first's, by stage; the next
+            stage begins when the median rotation error on held-out pairs within the present angle
+            falls under `advance` (a fraction of that angle).
+        advance: see `stages`.
+        wide: share of batches drawn from the full sphere, whatever the stage.
+        pure_noise: share of sets trained at the last time, where the input holds no information.
+        weights: of the losses by name.
+        validate_every: steps between validations.
+    """
+
+    model: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    steps: int = 20000
+    warmup: int = 100
+    cooldown: int = 6000
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    clip: float = 1.0
+    ema: float = 0.998
+    views: tuple[int, int] = (2, 5)
+    views_per_step: tuple[int, ...] = (16, 16, 32)
+    stages: tuple[float, ...] = (60.0, 90.0, 180.0)
+    advance: float = 0.25
+    wide: float = 0.25
+    pure_noise: float = 0.5
+    weights: dict[str, float] = field(
+        default_factory=lambda: {
+            'rays': 1.0,
+            'rotation': 0.2,
+            'centre': 0.15,
+            'match': 0.05,
+            'points': 0.3,
+            'up': 0.3,
+        }
+    )
+    validate_every: int = 1000
+
+    def __post_init__(self):
+        if len(self.views_per_step) != len(self.stages):
+            raise ValueError(
+                f'views_per_step has {len(self.views_per_step)} entries, expected one for each '
+                f'of the {len(self.stages)} stages'
+            )
+        if not 2 <= self.views[0] <= self.views[1]:
+            raise ValueError(f'views is {self.views}, expected 2 <= smallest <= largest')
+        if self.warmup + self.cooldown > self.steps:
+            raise ValueError(f'warmup and cooldown exceed the {self.steps} steps')
+        self.model_config()
+
+    def model_config(self) -> ModelConfig:
+        return ModelConfig.from_dict(self.model)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Warm up, hold, and decay linearly to zero."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        fall = min(1.0, (self.steps - step) / max(1, self.cooldown))
+        return self.learning_rate * min(rise, fall)
+
+    @classmethod
+    def read(cls, path: Path) -> 'TrainingConfig':
+        """Read a YAML file; unknown or missing names raise ValueError."""
+        values = yaml.safe_load(Path(path).read_text()) or {}
+        known = {entry.name for entry in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f'{path}: unknown settings {unknown}, expected among {sorted(known)}')
+        for name in ('views', 'views_per_step', 'stages'):
+            if name in values:
+                values[name] = tuple(values[name])
+        return cls(**values)

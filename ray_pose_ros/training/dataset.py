@@ -1,0 +1,173 @@
+"""Rendered views on disk, and their image features, computed once.
+
+A data set is a folder of `scenes_*.npz` shards, each with S scenes of V views:
+
+    images (S, V, 224, 224, 3) uint8    square crops around the object
+    depth  (S, V, 28, 28) float16       z-depth at every eighth pixel, inf where nothing is
+    matrix (S, V, 3, 3) float32         K of the crop
+    rotation (S, V, 3, 3), translation (S, V, 3) float32    world-to-camera
+    centre (S, 3), up (S, 3) float32    object centre and upward direction, world
+    seed   (S,) int64                   of the scene
+
+`features.npy` beside them caches the backbone's features of all views in half precision.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as distributed
+from tqdm import tqdm
+
+DEPTH_STEP = 8  # pixels between the depth samples that are kept
+SIZE = 224
+VIEWS = 20
+SENSORS = ((640, 480), (480, 640), (640, 360), (512, 512))  # width, height
+
+
+def render_dataset(
+    folder: Path,
+    scenes: int,
+    split: str = 'train',
+    first_seed: int = 0,
+    views: int = VIEWS,
+    workers: int = 2,
+    shard: int = 16,
+) -> None:
+    """Render `scenes` scenes into shards under `folder`; shards that exist are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = []
+    for start in range(0, scenes, shard):
+        path = folder / f'scenes_{split}_{first_seed + start:08d}.npz'
+        seeds = range(first_seed + start, first_seed + min(start + shard, scenes))
+        if not path.exists():
+            jobs.append((path, list(seeds), split, views))
+    # spawned, so that numba and torch threads of the parent do not leak into the workers
+    with get_context('spawn').Pool(workers) as pool:
+        done = pool.imap_unordered(_render_shard, jobs)
+        for _ in tqdm(done, total=len(jobs), desc=f'rendering {split} shards', unit='shard'):
+            pass
+
+
+def _render_shard(job: tuple[Path, list[int], str, int]) -> Path:
+    path, seeds, split, views = job
+    scenes = [_render_scene(seed, split, views) for seed in seeds]
+    columns = {name: np.stack([scene[name] for scene in scenes]) for name in scenes[0]}
+    partial = path.with_suffix('.partial.npz')
+    np.savez(partial, **columns)
+    os.replace(partial, path)
+    return path
+
+
+def _render_scene(seed: int, split: str, views: int) -> dict[str, np.ndarray]:
+    """One scene's arrays; depends on the arguments only."""
+    from ray_pose_ros.synthetic.cameras import sample_cameras
+    from ray_pose_ros.synthetic.scenes import sample_scene
+    from ray_pose_ros.synthetic.training_view import training_view
+
+    scene = sample_scene(seed, split)
+    rng = np.random.default_rng([seed, split == 'test', 7])
+    size = SENSORS[rng.integers(len(SENSORS))]
+    # one view at a time may fail to show the object: draw some to spare
+    rendered = []
+    for camera, rotation, translation in sample_cameras(rng, scene, 2 * views, size):
+        view = training_view(scene, camera, rotation, translation, rng, SIZE)
+        if view.mask.mean() > 0.02:
+            rendered.append(view)
+        if len(rendered) == views:
+            break
+    while len(rendered) < views:  # a hidden object: repeat what there is
+        rendered.append(rendered[len(rendered) - 1])
+    step = DEPTH_STEP
+    return {
+        'images': np.stack([view.image for view in rendered]),
+        'depth': np.stack([view.depth[::step, ::step] for view in rendered]).astype(np.float16),
+        'matrix': np.stack([view.K_crop for view in rendered]).astype(np.float32),
+        'rotation': np.stack([view.R for view in rendered]).astype(np.float32),
+        'translation': np.stack([view.t for view in rendered]).astype(np.float32),
+        'centre': np.asarray(scene.centre, np.float32),
+        'up': np.asarray(scene.up, np.float32),
+        'seed': np.int64(seed),
+    }
+
+
+class SceneSet:
+    """All views of one or more data-set folders in memory, with features.
+
+    Tensors are indexed by scene and view: `features` (S, V, C, g, g) float16, `depth`
+    (S, V, 28, 28) float32, `matrix`, `rotation`, `translation`, `centre`, `up`.
+    """
+
+    def __init__(self, columns: dict[str, torch.Tensor]):
+        self.__dict__.update(columns)
+        self.scenes, self.views = self.rotation.shape[:2]
+
+    @classmethod
+    def load(cls, folders: Iterable[Path], backbone: torch.nn.Module) -> 'SceneSet':
+        """Load folders; compute the features that are not cached for this backbone yet."""
+        parts = [_load_folder(Path(folder), backbone) for folder in folders]
+        return cls({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+
+
+def _load_folder(folder: Path, backbone: torch.nn.Module) -> dict[str, torch.Tensor]:
+    shards = sorted(folder.glob('scenes_*[0-9].npz'))
+    if not shards:
+        raise FileNotFoundError(f'no scenes_*.npz in {folder}; render some first')
+    shared = distributed.is_available() and distributed.is_initialized()
+    rank, world = (distributed.get_rank(), distributed.get_world_size()) if shared else (0, 1)
+    for path in tqdm(shards[rank::world], desc='features', unit='shard', disable=rank > 0):
+        _shard_features(path, backbone)
+    if shared:
+        distributed.barrier()
+    features = [_shard_features(path, backbone) for path in shards]
+    columns = {'features': torch.from_numpy(np.concatenate(features))}
+    arrays = [np.load(path) for path in shards]
+    for name in ('depth', 'matrix', 'rotation', 'translation', 'centre', 'up'):
+        column = np.concatenate([array[name] for array in arrays])
+        columns[name] = torch.from_numpy(column).float()
+    return columns
+
+
+def _shard_features(path: Path, backbone: torch.nn.Module) -> np.ndarray:
+    cache = path.with_suffix(f'.{fingerprint(backbone)}.npy')
+    if not cache.exists():
+        images = torch.from_numpy(np.load(path)['images'])
+        batches = images.flatten(0, 1).split(32)
+        with torch.inference_mode():
+            found = [backbone(batch.permute(0, 3, 1, 2) / 255).half() for batch in batches]
+        found = torch.cat(found).unflatten(0, images.shape[:2])
+        partial = cache.with_suffix('.partial.npy')
+        np.save(partial, found.numpy())
+        os.replace(partial, cache)
+    return np.load(cache)
+
+
+def fingerprint(module: torch.nn.Module) -> str:
+    """Short hash of a module's weights, to name what was computed with them."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def feature_statistics(
+    folder: Path, taps: Callable[[torch.Tensor], torch.Tensor], limit: int = 640
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation a channel of raw backbone features, over `limit` views."""
+    images = np.load(sorted(folder.glob('scenes_*[0-9].npz'))[0])['images']
+    images = torch.from_numpy(images).flatten(0, 1)[:limit]
+    with torch.inference_mode():
+        found = torch.cat([taps(x.permute(0, 3, 1, 2) / 255) for x in images.split(32)])
+    return found.mean(dim=(0, 2, 3)), found.std(dim=(0, 2, 3)).clamp(min=1e-3)
+
+
+def save_json(path: Path, values: dict) -> None:
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps(values, indent=1) + '\n')
+    os.replace(partial, path)

@@ -1,0 +1,55 @@
+"""The chain learns: a model overfitted to eight views of one scene gives back its cameras."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ray_pose_ros.geometry.similarity import relative_rotation_errors
+from ray_pose_ros.model.ray_diffuser import RayDiffuser
+from ray_pose_ros.model.sampler import sample
+from ray_pose_ros.training.config import TrainingConfig
+from ray_pose_ros.training.dataset import SceneSet, render_dataset
+from ray_pose_ros.training.trainer import Trainer
+from ray_pose_ros.training.validation import recover
+
+VIEWS = 8
+
+
+@pytest.mark.slow
+def test_overfitting_eight_views_recovers_every_rotation(tmp_path, monkeypatch):
+    config = TrainingConfig(
+        model=TrainingConfig.read(DEFAULT).model | {'sample_steps': 10},
+        steps=700,
+        warmup=30,
+        cooldown=350,
+        learning_rate=2e-3,
+        ema=0.98,
+        views=(VIEWS, VIEWS),
+        views_per_step=(VIEWS,),
+        stages=(180.0,),
+        weight_decay=0.0,
+        validate_every=10**9,
+    )
+    torch.manual_seed(0)
+    model = RayDiffuser(config.model_config()).eval()
+    render_dataset(tmp_path / 'data', scenes=1, first_seed=11, views=VIEWS, workers=1)
+    scenes = SceneSet.load([tmp_path / 'data'], model.feature_extractor)
+    trainer = Trainer(config, model, scenes, scenes, tmp_path / 'run')
+    index = torch.stack(
+        [torch.zeros(1, VIEWS, dtype=torch.long), torch.arange(VIEWS)[None]], dim=-1
+    )
+    monkeypatch.setattr(trainer.sampler, 'draw', lambda *_: index)  # the gauge stays put
+    trainer.run()
+
+    trainer.network.load_state_dict(trainer.average)
+    batch = trainer.sampler.batch(index)
+    with torch.inference_mode():
+        context = model.condition(batch.features, batch.directions)
+        rays = sample(model, context, generator=torch.Generator().manual_seed(1)).rays
+    rotation, _ = recover(rays, batch.directions)
+    errors = relative_rotation_errors(rotation, batch.rotation)
+    assert errors.max() < 2.0
+
+
+DEFAULT = Path(__file__).parents[1] / 'ray_pose_ros' / 'training' / 'default.yaml'
