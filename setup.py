@@ -39,6 +39,8 @@ setup(
         'tqdm>=4.57',
         'rosbags>=0.10',
     ],
+    # colcon test runs pytest because it stands here.
+    extras_require={'test': ['pytest', 'hypothesis']},
     zip_safe=False,
     entry_points={
         'console_scripts': [

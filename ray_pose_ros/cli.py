@@ -13,7 +13,11 @@ from collections.abc import Sequence
 
 from ray_pose_ros import __version__
 
-COMMANDS = ('ray_pose_ros.estimation.command',)
+COMMANDS = (
+    'ray_pose_ros.estimation.command',
+    'ray_pose_ros.evaluation.command',
+    'ray_pose_ros.training.command',
+)
 BAD_INPUT, INTERRUPTED = 2, 130
 
 
@@ -25,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     try:
-        return args.run(args) or 0
+        return args.handler(args) or 0
     except KeyboardInterrupt:
         print('ray-pose: interrupted', file=sys.stderr)
         return INTERRUPTED
@@ -47,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title='commands', required=True, metavar='COMMAND')
     for name in COMMANDS:
         module = importlib.import_module(name)
-        module.add_parser(subparsers).set_defaults(run=module.run)
+        module.add_parser(subparsers).set_defaults(handler=module.run)
     return parser
 
 

@@ -1,6 +1,6 @@
 # Sourced by scripts/setup, test, demo and env.sh: which ROS there is and which environment goes
 # with it. Sets ROS_KIND (system, wheels or none), DISTRO, BASE_PYTHON and VENV; runs nothing else.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034  # those who source this use the variables
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -13,28 +13,39 @@ die() {
   exit 1
 }
 
-# The first of the given interpreters that is 3.10 or newer, and no environment's own: one that
-# calls this from an activated environment still gets the interpreter behind it.
+# The first of the given interpreters that is 3.10 or newer. For an environment's own one, as in a
+# shell with an activated environment, this is the interpreter behind it.
 find_python() {
   local candidate
   for candidate in "$@"; do
     if "$candidate" -c 'import sys
-ok = sys.version_info >= (3, 10) and sys.prefix == sys.base_prefix
-sys.exit(not ok)' 2>/dev/null; then
-      command -v "$candidate"
+if sys.version_info < (3, 10):
+    sys.exit(1)
+print(sys._base_executable)' 2>/dev/null; then
       return 0
     fi
   done
   return 1
 }
 
-# A ROS from apt or from source, sourced in this shell, with Python bindings for its interpreter.
+# Is a ROS from apt or from source sourced in this shell? (Not one in an environment of wheels.)
+system_ros_is_sourced() {
+  local prefix prefixes
+  [ -n "${ROS_DISTRO-}" ] || return 1
+  IFS=: read -ra prefixes <<<"${AMENT_PREFIX_PATH-}"
+  for prefix in ${prefixes[@]+"${prefixes[@]}"}; do
+    if [ -d "$prefix/share/rclpy" ] && [ ! -e "$prefix/pyvenv.cfg" ]; then return 0; fi
+  done
+  return 1
+}
+
+# The interpreter that such a ROS was built for.
 find_system_ros_python() {
-  local candidate
-  if [ -z "${ROS_DISTRO-}" ] || [ -z "${AMENT_PREFIX_PATH-}" ]; then return 1; fi
-  for candidate in ${PYTHON-} /usr/bin/python3 python3; do
-    if find_python "$candidate" >/dev/null && "$candidate" -c 'import rclpy' 2>/dev/null; then
-      command -v "$candidate"
+  local candidate python candidates=(/usr/bin/python3 python3)
+  [ -z "${PYTHON-}" ] || candidates=("$PYTHON")
+  for candidate in "${candidates[@]}"; do
+    if python=$(find_python "$candidate") && "$python" -c 'import rclpy' 2>/dev/null; then
+      printf '%s\n' "$python"
       return 0
     fi
   done
@@ -42,21 +53,26 @@ find_system_ros_python() {
 }
 
 choose_ros() {
+  local candidates=(python3 python3.13 python3.12 python3.11 python3.10 /usr/bin/python3)
+  [ -z "${PYTHON-}" ] || candidates=("$PYTHON")
   if [ "${ROS_DISTRO-}" = none ]; then
     ROS_KIND=none
     DISTRO=none
-  elif BASE_PYTHON=$(find_system_ros_python); then
+  elif system_ros_is_sourced; then
     ROS_KIND=system
     DISTRO=$ROS_DISTRO
+    BASE_PYTHON=$(find_system_ros_python) ||
+      die "ROS 2 $DISTRO is sourced, but no Python here can import its rclpy." \
+        'Name the one it was built for: PYTHON=/path/to/python3 (apt: /usr/bin/python3),' \
+        'or begin in a shell where no ROS is sourced.'
+    return
   else
     ROS_KIND=wheels
     DISTRO=${ROS_DISTRO:-jazzy}
+    # Nothing of another ROS may stand before the wheels.
+    unset PYTHONPATH
   fi
-  if [ -z "${BASE_PYTHON-}" ]; then
-    # shellcheck disable=SC2086  # an unset PYTHON is no candidate
-    BASE_PYTHON=$(find_python ${PYTHON-} python3 python3.13 python3.12 python3.11 python3.10 \
-      /usr/bin/python3) || BASE_PYTHON=
-  fi
+  BASE_PYTHON=$(find_python "${candidates[@]}") || BASE_PYTHON=
 }
 
 # .venv, unless it belongs to another ROS already: then one named after this ROS, beside it.

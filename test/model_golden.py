@@ -45,9 +45,9 @@ def ndc(crops: torch.Tensor, grid: int = 16) -> torch.Tensor:
     across = centres * side[:, None] / 2 - x0[:, None]
     down = centres * side[:, None] / 2 - y0[:, None]
     shape = (len(crops), grid, grid)
-    return torch.stack(
-        [across[:, None, :].expand(shape), down[:, :, None].expand(shape)], dim=1
-    )[None]
+    return torch.stack([across[:, None, :].expand(shape), down[:, :, None].expand(shape)], dim=1)[
+        None
+    ]
 
 
 def context(model: RayDiffuser, pictures: torch.Tensor, crops: torch.Tensor, views=slice(None)):

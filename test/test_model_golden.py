@@ -117,9 +117,7 @@ def test_twenty_steps_with_noise(name):
     noise = data['sqrt/noise']
     seen = []
     window = context(model, data['images'], data['crops'], slice(0, 2))
-    found = sample(
-        model, window, plan, x_init=noise[0], noises=noise[1:], callback=seen.append
-    )
+    found = sample(model, window, plan, x_init=noise[0], noises=noise[1:], callback=seen.append)
     states = [seen[0].before, *(step.after for step in seen)]
     for index, step in enumerate((0, 5, 10, 15, 19)):
         assert error(seen[step].prediction, data[f'{name}/preds'][index]) < CLOSE

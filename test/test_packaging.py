@@ -29,8 +29,9 @@ FLOORS = {
 # Files outside node/ that may import ROS: the synthetic camera is a node itself.
 ROS_OUTSIDE_NODE = {PACKAGE / 'synthetic' / 'camera_publisher.py'}
 ROS_MODULE = re.compile(
-    r'(rclpy|rcl_interfaces|builtin_interfaces|\w+_msgs|std_srvs|cv_bridge|tf2_\w+|launch|launch_\w+'
-    r'|message_filters|tf_transformations|ament_index_python|rosidl_\w+|diagnostic_updater)'
+    r'(rclpy|rcl_interfaces|builtin_interfaces|\w+_msgs|std_srvs|cv_bridge|tf2_\w+|rosidl_\w+'
+    r'|launch|launch_ros|launch_testing\w*|message_filters|tf_transformations'
+    r'|ament_index_python|diagnostic_updater)'
 )
 TF_MESSAGE_HASH = 'RIHS01_e369d0f05a23ae52508854b66f6aa0437f3449d652e8cbf22d5abe85d020f087'
 # What the launch files and the package need that no Python file imports.
@@ -224,6 +225,24 @@ def test_installed_package_is_found_by_ament():
     assert (share / 'package.xml').is_file()
     assert (share / 'launch' / 'pose.launch.py').is_file()
     assert (share / 'config' / 'pose.yaml').is_file()
+
+
+@pytest.mark.slow
+def test_colcon_installs_it(tmp_path):
+    """What `ros2 run`, `ros2 launch` and the node look for is there after colcon build."""
+    pytest.importorskip('colcon_ros')
+    command = [sys.executable, '-m', 'colcon', '--log-base', 'log', 'build']
+    command += ['--paths', str(ROOT), '--merge-install']
+    subprocess.run(command, check=True, timeout=120, cwd=tmp_path)
+    prefix = tmp_path / 'install'
+    for script in ('pose_node', 'ray-pose', 'camera_publisher'):
+        assert (prefix / 'lib' / 'ray_pose_ros' / script).is_file()
+    for file in ('package.xml', 'launch/pose.launch.py', 'config/pose.yaml', 'rviz/pose.rviz'):
+        assert (prefix / 'share' / 'ray_pose_ros' / file).is_file()
+    assert (prefix / 'share/ament_index/resource_index/packages/ray_pose_ros').is_file()
+    (model,) = prefix.rglob('weights/default/model.safetensors')
+    source = PACKAGE / 'weights' / 'default' / 'model.safetensors'
+    assert model.stat().st_size == source.stat().st_size
 
 
 def test_tf2_msgs_is_the_real_one():

@@ -79,6 +79,11 @@ class IntrinsicsFile:
             self._shared = _entry(content, str(self.path))
 
     @property
+    def frames(self) -> dict[str, Entry]:
+        """Entries by the names that the file gives its images; empty where one camera serves."""
+        return dict(self._frames)
+
+    @property
     def scene_centres(self) -> np.ndarray | None:
         """True camera centres of all frames, (M, 3), or None where any is unknown."""
         posed = [e for e in self._frames.values() if e.R is not None and e.t is not None]

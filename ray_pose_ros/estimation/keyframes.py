@@ -1,4 +1,4 @@
-"""Which frames become keyframes, and the window of them that is solved together. No ROS, no model."""
+"""Which frames become keyframes, and the window of them that is solved together."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ def image_change(a: np.ndarray, b: np.ndarray) -> float:
     """
     Say how different two thumbnails are: 0 the same, about 1 unrelated, 2 negatives.
 
-    One minus the correlation of the two after removing their means, so that a change of brightness
-    is no change; regularised so that two flat images (a covered lens) do not differ by their noise.
+    One minus their correlation, so that a change of exposure is no change; regularised so that two
+    flat images (a covered lens) do not differ by their noise.
     """
     a = a - a.mean()
     b = b - b.mean()
-    energy = float((a * a).mean() + (b * b).mean()) + 2 * _FLAT**2
-    return float(((a - b) ** 2).mean()) / energy
+    flat = _FLAT**2
+    energy = (float((a * a).mean()) + flat) * (float((b * b).mean()) + flat)
+    return 1 - (float((a * b).mean()) + flat) / energy**0.5
 
 
 @dataclass

@@ -131,7 +131,7 @@ def write_files(
     export.write_poses_json(folder / 'poses.json', posed, extras, **top)
     export.write_tum(folder / 'poses.tum', posed)
     written = ['poses.json', 'poses.tum']
-    relative = [Path(os.path.relpath(n, folder)).as_posix() for n in estimate.names]
+    relative = [_relative(name, folder) for name in estimate.names]
     bare = [Path(n).name for n in estimate.names]
     bare = bare if len(set(bare)) == len(bare) else list(estimate.names)
     for name, write, names in (
@@ -144,6 +144,13 @@ def write_files(
             continue
         written.append(name)
     return written
+
+
+def _relative(name: str, folder: Path) -> str:
+    """A path from `folder`, for a name from the working directory or, if it is there, `folder`."""
+    if (folder / name).is_file():
+        return name
+    return Path(os.path.relpath(name, folder)).as_posix()
 
 
 def write_all(

@@ -27,20 +27,24 @@ def recover(
     For the project's models the rays are of virtual cameras; with the directions turned the same
     way, the recovered R', t' turn back by R = turn^T R'.
     """
-    all_R, all_t, cameras = [], [], []
-    samples = len(rays)
+    samples, views = rays.shape[:2]
+    R, t = rays.new_zeros(samples, views, 3, 3), rays.new_zeros(samples, views, 3)
+    cameras = [[p.camera] * samples for p in prepared]
+    known = [i for i, p in enumerate(prepared) if p.camera is not None]
+    if known:
+        turn = torch.stack([prepared[i].turn for i in known])
+        directions = torch.stack([prepared[i].directions for i in known])
+        virtual = directions @ turn.transpose(-1, -2)
+        weights = torch.stack([prepared[i].weights for i in known])
+        found = recover_cameras(
+            rays[:, known], virtual.expand(samples, -1, -1, -1), weights.expand(samples, -1, -1)
+        )
+        R[:, known], t[:, known] = turn_cameras(*found, turn.transpose(-1, -2))
     for i, p in enumerate(prepared):
         if p.camera is None:
-            R, t, K = recover_cameras_unknown_intrinsics(rays[:, i], p.pixels, *p.size)
-            cameras.append([_found_camera(k, p) for k in K])
-        else:
-            virtual = (p.directions @ p.turn.T).expand(samples, -1, -1)
-            R, t = recover_cameras(rays[:, i], virtual, p.weights.expand(samples, -1))
-            R, t = turn_cameras(R, t, p.turn.T)
-            cameras.append([p.camera] * samples)
-        all_R.append(R)
-        all_t.append(t)
-    return torch.stack(all_R, dim=1), torch.stack(all_t, dim=1), cameras
+            R[:, i], t[:, i], K = recover_cameras_unknown_intrinsics(rays[:, i], p.pixels, *p.size)
+            cameras[i] = [_found_camera(k, p) for k in K]
+    return R, t, cameras
 
 
 def _found_camera(K: Tensor, prepared: Prepared) -> CameraModel:

@@ -45,7 +45,10 @@ def radius_limit(model: str, coefficients: Sequence[float]) -> float:
         poly.polymul(numerator, poly.polyder(denominator)),
     )
     slope = poly.polyadd(poly.polymul(numerator, denominator), poly.polymul([0.0, 2.0], wronskian))
-    return math.sqrt(min(_first_positive_root(slope), _first_positive_root(denominator)))
+    # A little inside, so that a pole (root of the denominator) is not stepped over by rounding.
+    return (1 - 1e-9) * math.sqrt(
+        min(_first_positive_root(slope), _first_positive_root(denominator))
+    )
 
 
 def distort(coefficients: Sequence[float], xy: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from ray_pose_ros.geometry.rotations import hat, rotation_from_vector
 
 _STEPS = 30
 _CONVERGED = 1e-6  # radians, units of t, relative focal length; steps shrink quadratically
+_DECREMENT = 1e-4
 _STUDENT = 5.0  # degrees of freedom: 5 % worse than least squares on Gaussian noise, far
 # better with outliers; Huber's weights lie between (measured, 49 rays, noise 0.03)
 _PSEUDO = 8.0  # residual components
@@ -93,7 +94,9 @@ def fit_camera_and_intrinsics(
 
 
 def _fit(d, m, model, R, t, intrinsics, prior, weights, robust):
+    """Levenberg-Marquardt with weights estimated anew at each step; directions from `model`."""
     damping = torch.full_like(weights[..., 0], 1e-6)
+    done = torch.zeros_like(damping, dtype=torch.bool)
     for _ in range(_STEPS):
         a, da = model(intrinsics)
         ed, em = _residuals(d, m, a, R, t)
@@ -108,16 +111,17 @@ def _fit(d, m, model, R, t, intrinsics, prior, weights, robust):
             A[..., 6:, 6:] += Ap
             b[..., 6:] += bp
         before = _cost(ed, em, w, precision, intrinsics, prior)
-        # Singular (too few rays) gives nan, which is not better, and the first guess stays.
         diagonal = torch.diag_embed(A.diagonal(dim1=-2, dim2=-1) + 1e-12)
-        step = -torch.linalg.solve_ex(A + damping[..., None, None] * diagonal, b[..., None])[0][
-            ..., 0
-        ]
+        step, _ = torch.linalg.solve_ex(A + damping[..., None, None] * diagonal, -b[..., None])
+        step = step[..., 0]
+        # Singular (too few rays): no step, the first guess stays.
+        step = torch.where(torch.isfinite(step).all(-1, keepdim=True), step, 0)
+        step = torch.cat([step[..., :3].clamp(-torch.pi, torch.pi), step[..., 3:]], dim=-1)
         R_new = rotation_from_vector(step[..., :3]) @ R
         t_new = t + step[..., 3:6]
         k_new = None if intrinsics is None else intrinsics.moved(step[..., 6:])
         ed, em = _residuals(d, m, model(k_new)[0], R_new, t_new)
-        better = _cost(ed, em, w, precision, k_new, prior) <= before
+        better = (_cost(ed, em, w, precision, k_new, prior) <= before) & ~done
         R = torch.where(better[..., None, None], R_new, R)
         t = torch.where(better[..., None], t_new, t)
         if intrinsics is not None:
@@ -126,7 +130,12 @@ def _fit(d, m, model, R, t, intrinsics, prior, weights, robust):
                 torch.where(better[..., None], k_new.centre, intrinsics.centre),
             )
         damping = torch.where(better, damping / 10, damping * 10).clamp(1e-9, 1e6)
-        if bool(((step.abs().amax(-1) < _CONVERGED) | (damping > 1e3)).all()):
+        # The decrement is the squared step in posterior standard deviations.
+        decrement = (step * b).sum(-1).abs()
+        small = (step.abs().amax(-1) < _CONVERGED) | (decrement < _DECREMENT)
+        # A camera that has converged stays: its answer must not depend on the others in the batch.
+        done = done | small | (damping > 1e3)
+        if bool(done.all()):
             break
     return R, t, intrinsics
 

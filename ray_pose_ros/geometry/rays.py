@@ -57,16 +57,17 @@ def nearest_point_to_lines(rays: Tensor, weights: Tensor | None = None) -> Tenso
     """The point (..., 3) with the least (weighted) sum of squared distances to rays (..., P, 6).
 
     weights (..., P) are not negative. Where the lines leave a direction free (all parallel), the
-    answer is the one nearest to the world's origin.
+    answer is the one nearest to the world's origin. Computed in float64 (a narrow bundle's normal
+    matrix is a small difference of large sums), returned in the type of the rays.
     """
-    rays = normalise_rays(rays)
+    dtype, rays = rays.dtype, normalise_rays(rays.double())
     d, m = rays[..., :3], rays[..., 3:]
-    w = torch.ones_like(d[..., 0]) if weights is None else weights
+    w = torch.ones_like(d[..., 0]) if weights is None else weights.double()
     # (I - d d^T) c = d x m for every ray
     eye = torch.eye(3, dtype=d.dtype, device=d.device)
     A = w.sum(-1)[..., None, None] * eye - (d * w[..., None]).transpose(-1, -2) @ d
     b = (w[..., None] * torch.linalg.cross(d, m, dim=-1)).sum(-2)
-    return solve_symmetric(A, b)
+    return solve_symmetric(A, b).to(dtype)
 
 
 def solve_symmetric(A: Tensor, b: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def recover_cameras(
     weighted rays, or directions that are all the same.
     """
     d, m, w = _prepare(rays, weights, least=2)
-    if directions.shape[-2:] != rays.shape[-2:-1] + (3,):
+    if directions.shape[-2:] != (*rays.shape[-2:-1], 3):
         raise ValueError(
             f'directions have shape {tuple(directions.shape)}, expected (..., {rays.shape[-2]}, 3)'
         )
@@ -100,7 +100,7 @@ def recover_cameras_unknown_intrinsics(
     Errors as recover_cameras, with at least four rays.
     """
     d, m, w = _prepare(rays, weights, least=4)
-    if pixels.shape[-2:] != rays.shape[-2:-1] + (2,) or not bool(torch.isfinite(pixels).all()):
+    if pixels.shape[-2:] != (*rays.shape[-2:-1], 2) or not bool(torch.isfinite(pixels).all()):
         raise ValueError(
             f'pixels of shape {tuple(pixels.shape)} are not finite of (..., {rays.shape[-2]}, 2)'
         )

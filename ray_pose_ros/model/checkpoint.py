@@ -103,6 +103,7 @@ def save_checkpoint(
     # A reader must never see half a file: write beside it, then rename.
     partial = path / (WEIGHTS + '.partial')
     save_file(tensors, partial)
+    partial.chmod(0o644)  # safetensors makes it readable by its owner only
     settings = {
         'format_version': FORMAT_VERSION,
         'model': model.config.to_dict(),

@@ -118,7 +118,7 @@ class RayDenoiser(nn.Module):
     def tokens(self, x: Tensor, t: Tensor, context: Context, alpha_bar: Tensor | None) -> Tensor:
         """Tokens after the last block, (B, N h w, D)."""
         config = self.config
-        batch, views = x.shape[:2]
+        views = x.shape[1]
         if config.scale_input:
             x = x * alpha_bar.sqrt().view(-1, 1, 1, 1, 1)
         if config.anchor_reference:

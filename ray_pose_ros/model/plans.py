@@ -50,9 +50,7 @@ class Plan:
         if not self.steps:
             raise ValueError('a sampling plan needs at least one step, got none')
         if self.normalise not in NORMALISE:
-            raise ValueError(
-                f'normalise is {self.normalise!r}, expected one of {list(NORMALISE)}'
-            )
+            raise ValueError(f'normalise is {self.normalise!r}, expected one of {list(NORMALISE)}')
 
     def with_options(self, **changes) -> 'Plan':
         """A copy with some attributes changed."""

@@ -46,7 +46,9 @@ class NoiseSchedule(nn.Module):
     def alpha_bar(self, t: int) -> float:
         """Share of signal variance left at time `t`; 1 for t = -1."""
         if not -1 <= t < self.steps:
-            raise ValueError(f'time {t} is outside of the schedule, expected -1 to {self.steps - 1}')
+            raise ValueError(
+                f'time {t} is outside of the schedule, expected -1 to {self.steps - 1}'
+            )
         return 1.0 if t == -1 else float(self.alphas_cumprod[t])
 
     def posterior(self, t: int, after: int | None = None) -> tuple[float, float, float]:

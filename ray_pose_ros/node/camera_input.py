@@ -14,7 +14,7 @@ from typing import Protocol
 
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from ray_pose_ros.estimation.keyframes import KeyframeGate, thumbnail
+from ray_pose_ros.estimation.keyframes import KeyframeGate, frame_safe, thumbnail
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.node.conversions import (
     CameraInfoError,
@@ -196,7 +196,7 @@ class CameraInput:
             info if calibrated else None,
             settings.max_image_megapixels,
             list(settings.box) if any(settings.box) else None,
-            f'{self.name} at {stamp_ns * 1e-9:.3f}',
+            f'{frame_safe(self.name)}_{stamp_ns}.png',
             stamp_ns * 1e-9,
         )
         self._host.offer(

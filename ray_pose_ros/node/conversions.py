@@ -6,8 +6,6 @@ cv_bridge is used for encodings that `encodings` does not know, and only where i
 
 from __future__ import annotations
 
-import array
-
 import numpy as np
 import torch
 from builtin_interfaces.msg import Time
@@ -89,31 +87,8 @@ def _pixels(msg: Image) -> np.ndarray:
 def _by_cv_bridge(msg: Image) -> np.ndarray:
     try:
         return CvBridge().imgmsg_to_cv2(msg, 'rgb8')
-    except Exception as error:  # noqa: BLE001 (cv_bridge raises its own and OpenCV's errors)
+    except Exception as error:  # cv_bridge raises its own and OpenCV's errors
         raise ImageError(f'encoding {msg.encoding!r} is not known ({error})') from None
-
-
-def image_message(image: np.ndarray, stamp: Time, frame_id: str) -> Image:
-    """Make an rgb8 Image of (H, W, 3) uint8."""
-    msg = Image()
-    msg.header.stamp, msg.header.frame_id = stamp, frame_id
-    msg.height, msg.width = image.shape[:2]
-    msg.encoding, msg.step = 'rgb8', 3 * msg.width
-    msg.data = byte_array(image)
-    return msg
-
-
-def byte_array(data: np.ndarray | bytes) -> array.array:
-    """
-    Copy bytes into the type that rclpy takes without looking at every element.
-
-    Assigning an ndarray takes a second for a 1080p image, `bytes` runs asserts on Humble.
-    """
-    out = array.array('B')
-    if isinstance(data, np.ndarray):
-        data = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-    out.frombytes(memoryview(data))
-    return out
 
 
 # -- cameras ------------------------------------------------------------------------------------
@@ -130,7 +105,7 @@ def check_camera_info(info: CameraInfo) -> None:
             'uncalibrated camera publishes zeros)'
         )
     if info.width < 1 or info.height < 1:
-        raise CameraInfoError(f'size is {info.width}x{info.height}, expected the image\'s')
+        raise CameraInfoError(f"size is {info.width}x{info.height}, expected the image's")
     if info.distortion_model not in DISTORTION_MODELS:
         raise CameraInfoError(
             f'distortion_model is {info.distortion_model!r}, expected one of '
@@ -177,24 +152,6 @@ def camera_from_info(info: CameraInfo, width: int, height: int) -> CameraModel:
         return CameraModel(torch.from_numpy(K), width, height, model, coefficients)
     except ValueError as error:
         raise CameraInfoError(str(error)) from None
-
-
-def info_from_camera(camera: CameraModel | None, stamp: Time, frame_id: str, size) -> CameraInfo:
-    """Make a CameraInfo; None gives the uncalibrated one (all zeros) of a `size` (w, h) image."""
-    info = CameraInfo()
-    info.header.stamp, info.header.frame_id = stamp, frame_id
-    info.width, info.height = size
-    if camera is None:
-        return info
-    K = np.asarray(camera.matrix, float)
-    info.k = K.ravel()
-    info.r = np.eye(3).ravel()
-    info.p = np.hstack([K, np.zeros((3, 1))]).ravel()
-    info.distortion_model = camera.distortion_model
-    info.d = [float(d) for d in camera.distortion]
-    if camera.distortion_model == 'none':
-        info.distortion_model, info.d = 'plumb_bob', [0.0] * 5  # what ROS tools expect
-    return info
 
 
 # -- poses --------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ def _jpeg_size(view: memoryview) -> tuple[int, int] | None:
 
 
 def decode_compressed(data, max_megapixels: float) -> np.ndarray:
-    """Decode a JPEG or PNG to (H, W, 3) uint8 RGB; EXIF rotation is left alone (K describes it)."""
+    """Decode a JPEG or PNG to (H, W, 3) uint8 RGB; EXIF rotation is left alone."""
     width, height = compressed_size(data)
     check_size(width, height, max_megapixels)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION

@@ -20,7 +20,12 @@ from std_msgs.msg import ColorRGBA
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
-from ray_pose_ros.node.conversions import pose_from_camera, time_message, transform_from_pose
+from ray_pose_ros.node.conversions import (
+    camera_from_pose,
+    pose_from_camera,
+    time_message,
+    transform_from_pose,
+)
 
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -44,19 +49,28 @@ class Outputs:
         self._transforms: list[TransformStamped] = []
         self._repeated_ns = 0
 
-    def publish(self, keyframes, estimate, settings) -> None:
-        """Publish one estimate on all topics, stamped with its newest image."""
-        self._settings = settings
+    def publish(self, keyframes, estimate, seen_ns: int) -> None:
+        """
+        Publish one estimate on all topics, stamped with its newest image.
+
+        The transforms hold for the newest image that was seen meanwhile, `seen_ns`: they must not
+        be older than those of the estimate before, which were repeated up to there.
+        """
+        settings = self._settings
         stamp_ns = max(k.stamp_ns for k in keyframes)
         poses = [pose_from_camera(estimate.R[i], estimate.t[i]) for i in range(len(keyframes))]
         sigmas = [_sigmas(estimate, i) for i in range(len(keyframes))]
         newest = max(range(len(keyframes)), key=lambda i: (keyframes[i].stamp_ns, keyframes[i].id))
-        self._transforms = [self._transform(k.name, p) for k, p in zip(keyframes, poses)]
+        self._transforms = [
+            self._transform(k.name, p) for k, p in zip(keyframes, poses, strict=True)
+        ]
         self._transforms.append(self._transform(settings.object_frame, Pose()))
-        self.repeat_tf(stamp_ns)
+        self.repeat_tf(max(stamp_ns, seen_ns, self._repeated_ns + 1))
         self._publish_poses(keyframes, poses, stamp_ns)
         self._publish_newest(poses[newest], sigmas[newest], keyframes[newest].stamp_ns)
-        self._markers.publish(self._drawing(keyframes, poses, estimate.K, sigmas, newest, stamp_ns))
+        self._markers.publish(
+            self._drawing(keyframes, poses, estimate.K, sigmas, newest, stamp_ns)
+        )
 
     def repeat_tf(self, stamp_ns: int) -> None:
         """Publish the transforms of the last estimate for a newer image's time."""
@@ -96,7 +110,7 @@ class Outputs:
         array.header.stamp = path.header.stamp = time_message(stamp_ns)
         array.header.frame_id = path.header.frame_id = self._settings.reference_frame
         array.poses = poses
-        for keyframe, pose in zip(keyframes, poses):
+        for keyframe, pose in zip(keyframes, poses, strict=True):
             stamped = PoseStamped(pose=pose)
             stamped.header.frame_id = self._settings.reference_frame
             stamped.header.stamp = time_message(keyframe.stamp_ns)
@@ -169,8 +183,6 @@ def _point(p) -> Point:
 
 def _frustum(pose: Pose, K: np.ndarray, size: tuple[int, int], depth: float):
     """Return eight line segments in the parent frame: four edges, the image's border, its top."""
-    from ray_pose_ros.node.conversions import camera_from_pose
-
     R, t = camera_from_pose(pose)
     height, width = size if min(size) > 1 else (2 * K[1, 2], 2 * K[0, 2])
     corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], float)

@@ -44,7 +44,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         'checkpoint',
         '',
-        'Directory of the weights: the official release or this project\'s own format. Empty: '
+        "Directory of the weights: the official release or this project's own format. Empty: "
         'the model that comes with the package.',
     ),
     Parameter(
@@ -101,7 +101,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         'keyframe_min_change',
         0.05,
-        'How much the image must differ from the camera\'s last keyframe: one minus the '
+        "How much the image must differ from the camera's last keyframe: one minus the "
         'correlation of the two as thumbnails. 0 takes every image, 1 means unrelated.',
         ANY,
         0.0,
@@ -162,7 +162,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         'stale_timeout',
         0.0,
-        'Images older than this many seconds by the node\'s clock are refused. 0: no limit (for '
+        "Images older than this many seconds by the node's clock are refused. 0: no limit (for "
         'bags without /clock and cameras whose clock is not synchronised).',
         ANY,
         0.0,

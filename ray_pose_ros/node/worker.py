@@ -75,6 +75,10 @@ class Failed(Result):
     error: str
 
 
+class Abandoned(Exception):  # no error
+    """The answer under way is void: reset, or the worker is to stop."""
+
+
 class Worker:
     """The thread and its queues. All methods may be called from any thread but the worker's."""
 
@@ -89,6 +93,7 @@ class Worker:
         self._buffer = KeyframeBuffer(2)
         self._window_size, self._min_views = 2, 2
         self.busy_since: float | None = None
+        self.device = ''
         self._thread = threading.Thread(target=self._run, name='ray_pose_worker', daemon=True)
         self._thread.start()
 
@@ -115,6 +120,7 @@ class Worker:
             self._window_size, self._min_views = window_size, min_views
             if self._estimator is None:
                 self._estimator = make_estimator()
+            self.device = str(getattr(self._estimator, 'device', 'unknown'))
 
         return self._submit(task)
 
@@ -196,11 +202,16 @@ class Worker:
             return
         try:
             future.set_result(task())
-        except BaseException as error:  # noqa: BLE001 (the caller decides what it means)
+        except BaseException as error:  # the caller decides what it means
             future.set_exception(error)
 
     def _void(self, epoch: int) -> bool:
         return self._stopping or epoch != self._epoch
+
+    def _check(self, epoch: int) -> None:
+        """Between two steps of the network: leave when nobody waits for the answer any more."""
+        if self._void(epoch):
+            raise Abandoned
 
     def _advance(self, batch: list[Candidate], epoch: int) -> None:
         """Prepare the new keyframes, each once, then solve the window, once."""
@@ -213,7 +224,7 @@ class Worker:
                 view = candidate.make_view()
                 decoded = time.monotonic()
                 prepared = self._estimator.prepare(view)
-            except Exception as error:  # noqa: BLE001 (any input may be bad; say so, go on)
+            except Exception as error:  # any input may be bad; say so, go on
                 self._deliver(Refused(epoch, candidate, _words(error)))
                 continue
             done = time.monotonic()
@@ -232,14 +243,19 @@ class Worker:
             return
         start = time.monotonic()
         try:
-            estimate = self._estimator.solve([k.prepared for k in window])
+            estimate = self._estimator.solve(
+                [k.prepared for k in window], progress=lambda *_: self._check(epoch)
+            )
             if not (np.isfinite(estimate.R).all() and np.isfinite(estimate.t).all()):
                 raise FloatingPointError('the solution is not finite')
-        except Exception as error:  # noqa: BLE001 (the node must outlive a failed inference)
+        except Abandoned:
+            return
+        except Exception as error:  # the node must outlive a failed inference
             self._deliver(Failed(epoch, _words(error)))
             return
         seconds['solve'] = time.monotonic() - start
-        seconds.update(estimate.timings)
+        # its 'features' are those of the whole window, most of them computed long ago
+        seconds.update({k: v for k, v in estimate.timings.items() if k != 'features'})
         self._deliver(Solved(epoch, window, estimate, seconds, newest.received))
 
 

@@ -71,19 +71,19 @@ def animal(b) -> None:
     for x in (-1, 1):
         for y in (-1, 1):
             hip = np.array([x * length * 0.6, y * girth * 0.6, -girth * 0.4])
-            foot = hip + (r.normal(0, 0.08), 0, -leg)
+            foot = np.add(hip, (r.normal(0, 0.08), 0, -leg))
             b.add(shapes.limb(hip, foot, 0.12, 0.07), fur if r.random() < 0.8 else other)
     head = np.array([length + r.uniform(0.1, 0.3), 0, r.uniform(0.1, 0.9)])
     b.add(shapes.limb((length * 0.7, 0, 0.05), head, girth * 0.55, girth * 0.4), fur)
     size = girth * r.uniform(0.6, 0.95)
     b.add(shapes.ellipsoid((size * 1.2, size, size)).transformed(None, head), b.pick(0.4))
-    muzzle = head + (size * 1.1, 0, -0.2 * size)
+    muzzle = np.add(head, (size * 1.1, 0, -0.2 * size))
     b.add(shapes.ellipsoid((size * 0.7, size * 0.5, size * 0.45)).transformed(None, muzzle), other)
     for y in (-1, 1):
-        ear = head + (-0.2 * size, y * 0.6 * size, 0.7 * size)
-        tip = ear + (r.normal(0, 0.05), y * 0.1, r.uniform(0.1, 0.5))
+        ear = np.add(head, (-0.2 * size, y * 0.6 * size, 0.7 * size))
+        tip = np.add(ear, (r.normal(0, 0.05), y * 0.1, r.uniform(0.1, 0.5)))
         b.add(shapes.limb(ear, tip, 0.09, 0.03, 8), other)
-        eye = head + (0.85 * size, y * 0.55 * size, 0.45 * size)
+        eye = np.add(head, (0.85 * size, y * 0.55 * size, 0.45 * size))
         b.add(shapes.ellipsoid([0.06] * 3, 8, 10).transformed(None, eye), b.texture('plain'))
     bend = np.linspace(0, 1, 8)[:, None]
     tail = np.array([-length, 0, 0.1]) + bend * (-r.uniform(0.2, 0.7), 0, 0)
@@ -137,16 +137,18 @@ def figure(b) -> None:
     trousers = b.pick()
     for x in (-1, 1):
         shoulder, hip = np.array([x * 0.27, 0, 0.25]), np.array([x * 0.13, 0, -0.3])
-        elbow = shoulder + (x * r.uniform(0.02, 0.3), r.uniform(-0.2, 0.3), r.uniform(-0.3, 0.2))
-        hand = elbow + (x * r.uniform(-0.1, 0.2), r.uniform(0, 0.3), r.uniform(-0.2, 0.3))
+        elbow = np.add(
+            shoulder, (x * r.uniform(0.02, 0.3), r.uniform(-0.2, 0.3), r.uniform(-0.3, 0.2))
+        )
+        hand = np.add(elbow, (x * r.uniform(-0.1, 0.2), r.uniform(0, 0.3), r.uniform(-0.2, 0.3)))
         b.add(shapes.limb(shoulder, elbow, 0.09, 0.07), shirt)
         b.add(shapes.limb(elbow, hand, 0.07, 0.06), skin)
-        knee = hip + (x * 0.05, r.uniform(-0.1, 0.3), -0.35)
-        foot = knee + (0, r.uniform(-0.25, 0.05), -0.35)
+        knee = np.add(hip, (x * 0.05, r.uniform(-0.1, 0.3), -0.35))
+        foot = np.add(knee, (0, r.uniform(-0.25, 0.05), -0.35))
         b.add(shapes.limb(hip, knee, 0.12, 0.09), trousers)
         b.add(shapes.limb(knee, foot, 0.09, 0.07), trousers)
         shoe = shapes.ellipsoid((0.09, 0.17, 0.07), 10, 14)
-        b.add(shoe.transformed(None, foot + (0, 0.08, -0.04)))
+        b.add(shoe.transformed(None, np.add(foot, (0, 0.08, -0.04))))
     if r.random() < 0.6:
         b.add_box((0.34, 0.16, 0.4), (0, -0.25, 0.05), faces=2)
 
@@ -232,7 +234,7 @@ def lamp(b) -> None:
     r = b.rng
     b.add(shapes.cylinder(r.uniform(0.35, 0.5), 0.12).transformed(None, (0, 0, -0.9)))
     elbow = np.array([r.uniform(-0.6, -0.2), 0, r.uniform(-0.2, 0.2)])
-    head = elbow + (r.uniform(0.5, 0.9), r.uniform(-0.2, 0.2), r.uniform(0.3, 0.6))
+    head = np.add(elbow, (r.uniform(0.5, 0.9), r.uniform(-0.2, 0.2), r.uniform(0.3, 0.6)))
     b.add(shapes.limb((0, 0, -0.85), elbow, 0.05), b.pick())
     b.add(shapes.limb(elbow, head, 0.045), b.pick())
     b.add(shapes.ellipsoid([0.09] * 3, 12, 16).transformed(None, elbow))

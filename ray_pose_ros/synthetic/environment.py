@@ -7,8 +7,9 @@ import numpy as np
 
 from . import shapes
 from .mesh import Mesh, rotation
+from .patterns import fractal, palette
 from .renderer import _visibility
-from .textures import fractal, palette, sample_texture
+from .textures import sample_texture
 
 GROUND = ('wood', 'fabric', 'noise', 'brick', 'checks', 'collage', 'stripes', 'plain', 'gradient')
 
@@ -58,28 +59,41 @@ def panorama(rng, width: int = 1024) -> np.ndarray:
             corners = [(int(x), int(foot - h)), (int(x + w), int(foot))]
             cv2.rectangle(image, *corners, colour, -1)
             if rng.random() < 0.4:
-                inner = (int(x + w / 3), int(foot - h * 0.7)), (int(x + w * 0.7), int(foot - h / 2))
-                cv2.rectangle(image, *inner, [float(c) for c in colours[rng.integers(7)]], -1)
+                inner = (int(x + w / 3), int(foot - h * 0.7))
+                outer = (int(x + w * 0.7), int(foot - h / 2))
+                colour = [float(c) for c in colours[rng.integers(7)]]
+                cv2.rectangle(image, inner, outer, colour, -1)
         else:
             axes = (int(w / 2) + 1, int(h / 2) + 1)
             cv2.ellipse(image, (int(x), int(foot - h / 2)), axes, 0, 0, 360, colour, -1)
     grain = fractal(rng, height, 4, 6, 0.7)
     image *= 1 + 0.13 * np.concatenate([grain, grain[:, ::-1]], axis=1)[..., None]
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 3.5))
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 2.5))
     return np.clip(image * 255, 0, 255).astype(np.uint8)
 
 
-def backdrop(rng, size: int = 256) -> np.ndarray:
-    """A picture to put behind the object in image space (size, size, 3) uint8."""
+def muted(rng, size: int, family: str | None = None) -> np.ndarray:
+    """A texture as surroundings have it: paler than that of the things people photograph."""
+    image = sample_texture(rng, 'train', size, family)
+    keep = rng.uniform(0.15, 0.9)
+    mix = keep * np.eye(3) + (1 - keep) * np.array([[0.3, 0.59, 0.11]])
+    return cv2.transform(image, mix.astype(np.float32))
+
+
+def backdrop(rng, size: int = 256, busy: float = 0.55) -> np.ndarray:
+    """
+    A picture to put behind the object in image space (size, size, 3) uint8.
+
+    It is patterned with probability `busy`, else white, black, one colour or a gradient.
+    """
+    if rng.random() < busy:
+        image = muted(rng, size)
+        return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 3))
     kind = rng.random()
-    if kind < 0.35:
-        family = 'plain' if kind < 0.2 else 'gradient'
-        return sample_texture(rng, 'train', size, family)
-    if kind < 0.45:
+    if kind < 0.25:
         shade = 255 if rng.random() < 0.6 else 0
         return np.full((size, size, 3), shade, np.uint8)
-    image = sample_texture(rng, 'train', size)
-    return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 3))
+    return muted(rng, size, 'plain' if kind < 0.7 else 'gradient')
 
 
 def contact_shade(texture: np.ndarray, geometry, ground: float, reach: float) -> np.ndarray:
@@ -134,7 +148,7 @@ def table_top(stage: Stage, reach: float, ground: float, round_top: bool, label:
     """A table with its top at z = ground; returns the number of the top's texture."""
     rng = stage.rng
     size = 1024 if reach > 2.6 else 512
-    top = stage.texture(sample_texture(rng, 'train', size, str(rng.choice(GROUND))))
+    top = stage.texture(muted(rng, size, str(rng.choice(GROUND))))
     number = stage.surface(top, True, 0.3)
     if round_top:
         # The disc's texture spans the square about it, as the contact shade expects.
@@ -153,16 +167,17 @@ def room(stage: Stage, half: float, floor: float, height: float, label: int) -> 
     rng = stage.rng
     box = shapes.box((2 * half, 2 * half * rng.uniform(0.7, 1.2), height))
     flipped = Mesh(box.vertices, box.faces[:, ::-1], box.uv[:, ::-1], box.material)
-    walls = [stage.surface(stage.texture(sample_texture(rng, 'train', 256)), True, 0.1)]
+    walls = [stage.surface(stage.texture(muted(rng, 256)), True, 0.1)]
     if rng.random() < 0.7:
-        walls.append(stage.surface(stage.texture(sample_texture(rng, 'train', 256)), True, 0.1))
-    ground = sample_texture(rng, 'train', 512, str(rng.choice(GROUND)))
+        walls.append(stage.surface(stage.texture(muted(rng, 256)), True, 0.1))
+    ground = muted(rng, 512, str(rng.choice(GROUND)))
     numbers = [walls[int(rng.integers(len(walls)))] for _ in range(4)]
-    ceiling = stage.surface(stage.texture(sample_texture(rng, 'train', 64, 'plain')), True, 0.0)
+    ceiling = stage.surface(stage.texture(muted(rng, 64, 'plain')), True, 0.0)
     numbers += [stage.surface(stage.texture(ground), True, 0.2), ceiling]
     material = np.array(numbers, np.int32)[flipped.material]
     middle = floor + height / 2
-    walls_mesh = Mesh(flipped.vertices, flipped.faces, flipped.uv, material)
+    # Seen from the other side, so u runs the other way.
+    walls_mesh = Mesh(flipped.vertices, flipped.faces, flipped.uv * np.float32((-1, 1)), material)
     stage.add(walls_mesh.transformed(None, (0, 0, middle)), label)
     deep = float(np.abs(box.vertices[:, 1]).max())
     for _ in range(int(rng.integers(2, 9))):
@@ -178,4 +193,8 @@ def room(stage: Stage, half: float, floor: float, height: float, label: int) -> 
             size, at = (thick, wide, high), ((half - thick) * (2 * side - 1), along * deep, z)
         else:
             size, at = (wide, thick, high), (along * half, (deep - thick) * (2 * side - 5), z)
-        stage.add(shapes.box(size).with_material(number).transformed(None, at), label)
+        piece = shapes.box(size)
+        # Without the face at the wall it does not hide the room from a camera outside.
+        keep = piece.material != side
+        piece = Mesh(piece.vertices, piece.faces[keep], piece.uv[keep], piece.material[keep])
+        stage.add(piece.with_material(number).transformed(None, at), label)

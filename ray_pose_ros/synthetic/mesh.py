@@ -38,7 +38,7 @@ class Mesh:
         return replace(self, uv=uv.astype(np.float32))
 
     def with_normals(self, crease: float = 0.7) -> 'Mesh':
-        """Corner normals: the vertex average where it is within `crease` (cosine) of the face's."""
+        """Corner normals: the vertex average, or the face's if their cosine is below `crease`."""
         corners = self.vertices[self.faces]
         face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         total = np.empty_like(self.vertices)
@@ -54,7 +54,7 @@ class Mesh:
 
 
 def merge(meshes) -> Mesh:
-    """One mesh of several (materials are kept as they are; normals are dropped unless all have)."""
+    """One mesh of several; materials are kept, normals dropped unless all have them."""
     meshes = list(meshes)
     starts = np.cumsum([0] + [len(m.vertices) for m in meshes])
     normals = None
@@ -62,7 +62,9 @@ def merge(meshes) -> Mesh:
         normals = np.concatenate([m.normals for m in meshes])
     return Mesh(
         np.concatenate([m.vertices for m in meshes]),
-        np.concatenate([m.faces + s for m, s in zip(meshes, starts)]).astype(np.int32),
+        np.concatenate([m.faces + s for m, s in zip(meshes, starts[:-1], strict=True)]).astype(
+            np.int32
+        ),
         np.concatenate([m.uv for m in meshes]),
         np.concatenate([m.material for m in meshes]),
         normals,

@@ -17,7 +17,7 @@ from numba import njit
 NEAR = 0.02
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model='numpy')
 def _extend(bounds, x, y):
     bounds[0] = min(bounds[0], x)
     bounds[1] = min(bounds[1], y)
@@ -25,7 +25,7 @@ def _extend(bounds, x, y):
     bounds[3] = max(bounds[3], y)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model='numpy')
 def _bounds(points, a, b, c, near, bounds):
     """Bounding rectangle of the part of the triangle in front of the near plane; False if none."""
     bounds[0] = bounds[1] = 1e30
@@ -47,7 +47,7 @@ def _bounds(points, a, b, c, near, bounds):
     return found
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model='numpy')
 def _cross(points, a, b, sign, edges, f, i):
     ax, ay, az = points[a, 0], points[a, 1], points[a, 2]
     bx, by, bz = points[b, 0], points[b, 1], points[b, 2]
@@ -56,15 +56,16 @@ def _cross(points, a, b, sign, edges, f, i):
     edges[f, i, 2] = sign * (ax * by - ay * bx)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model='numpy')
 def rasterise(points, faces, cull, near, step, edges, plane, inverse_depth, index):
     """
     Fill the visibility buffer.
 
     points (V, 3) float64: K times the camera-space vertices. faces (F, 3) int32. cull (F,) bool:
     drop the face when seen from behind. step: pixels between samples (1 / supersampling).
-    Outputs: edges (F, 3, 3) float64 edge functions and plane (F, 3) float64, 1/z = plane . (x, y, 1),
-    of the faces drawn; inverse_depth (h, w) float32, 0 where empty; index (h, w) int32, face or -1.
+    Outputs, of the faces drawn: edges (F, 3, 3) float64 edge functions, plane (F, 3) float64 with
+    1 / z = plane . (x, y, 1); inverse_depth (h, w) float32, 0 where empty; index (h, w) int32,
+    the face or -1.
     """
     height, width = index.shape
     inverse_depth[:] = 0.0
@@ -126,7 +127,7 @@ def rasterise(points, faces, cull, near, step, edges, plane, inverse_depth, inde
                         index[row, column] = f
 
 
-@njit(nogil=True, cache=True, inline='always')
+@njit(nogil=True, cache=True, error_model='numpy', inline='always')
 def _span(slope, offset, step, first, last):
     """Columns where slope * x + offset >= 0 can hold, one wider on each side for rounding."""
     if slope > 0.0:

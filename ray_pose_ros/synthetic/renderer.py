@@ -1,5 +1,5 @@
 """
-Rendering of packed triangles with a pinhole camera: colour, depth and object mask, on one CPU core.
+Rendering of packed triangles with a pinhole camera on one CPU core: colour, depth, object mask.
 
 The kernels release the GIL and are deterministic. Cameras are OpenCV (x_cam = R x_world + t),
 pixel centres at half-integers, the world's z up.
@@ -8,11 +8,12 @@ pixel centres at half-integers, the world's z up.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from .mesh import Mesh
 from .rasteriser import NEAR, rasterise
-from .shading import TO_LINEAR, TO_SRGB, shade
+from .shading import TO_LINEAR, TO_SRGB, gather, illuminate, look_up, resolve
 
 ENVIRONMENT, OBJECT, CLUTTER = 0, 1, 2
 LEVELS = 12
@@ -52,7 +53,7 @@ class Lights:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Triangles of a scene ready for the kernels; surfaces (M, 4): texture, specular, shininess, cull."""
+    """Triangles for the kernels; surfaces (M, 4): texture, specular, shininess, cull."""
 
     vertices: np.ndarray
     faces: np.ndarray
@@ -81,9 +82,8 @@ def pack_textures(textures) -> Atlas:
             level += 1
             if min(image.shape[:2]) == 1:
                 break
-            h, w = image.shape[0] // 2, image.shape[1] // 2
-            image = image.reshape(h, 2, w, 2, 3).astype(np.uint16).sum((1, 3)) + 2 >> 2
-            image = image.astype(np.uint8)
+            half = image.shape[1] // 2, image.shape[0] // 2
+            image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
         layout[k, :3] = width, height, level
     return Atlas(np.concatenate(pieces), layout)
 
@@ -96,7 +96,9 @@ def pack_geometry(meshes: list[Mesh], labels: list[int], surfaces) -> Geometry:
     surfaces = np.asarray(surfaces, np.float32).reshape(-1, 4)
     return Geometry(
         np.concatenate([m.vertices for m in meshes]),
-        np.concatenate([m.faces + s for m, s in zip(meshes, starts)]).astype(np.int32),
+        np.concatenate([m.faces + s for m, s in zip(meshes, starts[:-1], strict=True)]).astype(
+            np.int32
+        ),
         np.concatenate([m.uv for m in meshes]).astype(np.float32),
         np.concatenate([m.normals for m in meshes]).astype(np.float32),
         material,
@@ -119,7 +121,9 @@ def _visibility(geometry, matrix, offset, step, height, width, faces=None, cull=
     return edges, plane, inverse, index
 
 
-def make_lights(geometry, key, fill, key_colour, low, high, fill_colour, reach, size=384) -> Lights:
+def make_lights(
+    geometry, key, fill, key_colour, low, high, fill_colour, reach, size=384
+) -> Lights:
     """
     Lights with the shadow map of all faces that are not environment.
 
@@ -188,20 +192,35 @@ def render(
     edges, plane, _, index = _visibility(
         geometry, K @ R, K @ t, step, height * supersample, width * supersample
     )
-    image = np.empty((height, width, 3), np.uint8)
-    depth = np.empty((height, width), np.float32)
-    mask = np.empty((height, width), np.bool_)
     level = 0
     if panorama >= 0:
         per_radian = atlas.layout[panorama, 0] / (2 * np.pi)
         level = int(np.log2(max(1.0, per_radian / K[0, 0])) + 0.5)
     if background is None:
-        background = np.zeros((1, 1, 3), np.uint8)
-    shade(
-        index, step, edges, geometry.faces, geometry.vertices, geometry.uv, geometry.normals,
-        geometry.material, geometry.label, atlas.texels, atlas.layout, geometry.surfaces,
-        plane, -R.T @ t, R.T @ np.linalg.inv(K), lights.table, lights.shadow_map,
-        lights.shadow_matrix, lights.shadow_offset, panorama, level, background,
-        np.asarray(exposure, float), TO_LINEAR, TO_SRGB, image, depth, mask,
+        background = np.zeros((height, width, 3), np.uint8)
+    if background.shape != (height, width, 3) or background.dtype != np.uint8:
+        raise ValueError(
+            f'background {background.dtype} {background.shape}: expected uint8 '
+            f'({height}, {width}, 3)'
+        )
+    most = index.size
+    pixel, face, hits = (np.empty(most, np.int32) for _ in range(3))
+    x, y, weights = np.empty(most), np.empty(most), np.empty((most, 3))
+    colour = np.empty((most, 3), np.float32)
+    depth = np.empty((height, width), np.float32)
+    mask = np.empty((height, width), np.bool_)
+    image = np.empty((height, width, 3), np.uint8)
+    g, lit = geometry, lights
+    n = gather(
+        index, supersample, step, edges, plane, g.label, pixel, face, x, y, hits, depth, mask
+    )
+    look_up(
+        n, face, x, y, pixel, edges, g.uv, g.material, g.surfaces, atlas.texels, atlas.layout,
+        R.T @ np.linalg.inv(K), panorama, level, background, weights, TO_LINEAR, colour,
     )  # fmt: skip
+    illuminate(
+        n, face, weights, g.faces, g.vertices, g.normals, g.material, g.surfaces, -R.T @ t,
+        lit.table, lit.shadow_map, lit.shadow_matrix, lit.shadow_offset, colour,
+    )  # fmt: skip
+    resolve(n, pixel, hits, colour, np.asarray(exposure, float), TO_SRGB, image.reshape(-1, 3))
     return Rendering(image, depth, mask)

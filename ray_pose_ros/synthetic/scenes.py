@@ -104,10 +104,20 @@ def scene_rng(seed: int, split: str) -> np.random.Generator:
     return np.random.default_rng([SPLITS[split], int(seed)])
 
 
-def sample_scene(seed: int, split: str = 'train', family: str | None = None) -> Scene:
-    """A random scene with a procedural object; deterministic for a seed and a split."""
+def sample_scene(
+    seed: int, split: str = 'train', family: str | None = None, library=None, share: float = 0.5
+) -> Scene:
+    """
+    A random scene, deterministic for a seed, a split and a library.
+
+    The object is procedural, of `family` if given; with a meshes.MeshLibrary of the same split
+    it comes with probability `share` from there (the scene's family is then the model's name).
+    """
     rng = scene_rng(seed, split)
-    mesh, textures, family = sample_object(rng, split, family=family)
+    if library is not None and rng.random() < share:
+        mesh, textures, family = library.sample(rng, split)
+    else:
+        mesh, textures, family = sample_object(rng, split, family=family)
     return build_scene(rng, mesh, textures, family)
 
 
@@ -145,7 +155,8 @@ def build_scene(rng, mesh: Mesh, textures, family: str, kind: str | None = None)
         env.room(stage, rng.uniform(3.5, 8), floor, rng.uniform(4, 7), ENVIRONMENT)
     elif kind in ('table', 'panorama'):
         sky = stage.texture(env.panorama(rng))
-    backdrop = env.backdrop(rng)
+    # A pattern that stays in the image while the camera moves is rare in reality.
+    backdrop = env.backdrop(rng, busy=0.1 if kind == 'plain' else 0.55)
     geometry = pack_geometry(stage.meshes, stage.labels, stage.surfaces)
     if top is not None:
         solid = geometry.label != ENVIRONMENT

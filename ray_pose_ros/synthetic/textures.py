@@ -11,57 +11,7 @@ import string
 import cv2
 import numpy as np
 
-
-def palette(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Colours (count, 3) in [0, 1] that look natural together: few hues, moderate saturation."""
-    base = rng.random()
-    vivid = rng.random() < 0.3
-    colours = []
-    for _ in range(count):
-        kind = rng.random()
-        if kind < 0.25:  # grey, white, black
-            colour = colorsys.hsv_to_rgb(base, rng.uniform(0, 0.12), rng.uniform(0.08, 0.97))
-        else:
-            hue = base + rng.normal(0, 0.06) if kind < 0.7 else base + rng.choice([0.33, 0.5, 0.6])
-            if rng.random() < 0.35:  # skin, wood, leather, earth
-                hue = rng.uniform(0.04, 0.14)
-            saturation = rng.uniform(0.5, 0.95) if vivid else rng.uniform(0.15, 0.65)
-            colour = colorsys.hsv_to_rgb(hue % 1, saturation, rng.uniform(0.25, 0.95))
-        colours.append(colour)
-    return np.array(colours)
-
-
-def fractal(rng, size: int, base: int = 3, octaves: int = 5, gain: float = 0.55) -> np.ndarray:
-    """Periodic multi-octave value noise (size, size) float32, about 0 with unit deviation."""
-    total = np.zeros((size, size), np.float32)
-    weight = 1.0
-    for _ in range(octaves):
-        if base * 2 > size:
-            break
-        cells = rng.standard_normal((base, base)).astype(np.float32)
-        cells = np.pad(cells, 2, mode='wrap')
-        per = size / base
-        matrix = np.float32([[1 / per, 0, 1.5 + 0.5 / per], [0, 1 / per, 1.5 + 0.5 / per]])
-        total += weight * cv2.warpAffine(
-            cells, matrix, (size, size), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-        )
-        weight *= gain
-        base *= 2
-    return total / max(float(total.std()), 1e-6)
-
-
-def _ramp(values: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Colours by values in [0, 1] (h, w), piecewise linear along colours (n, 3); float32."""
-    table = np.linspace(0, len(colours) - 1, 256)
-    table = np.stack(
-        [np.interp(table, np.arange(len(colours)), colours[:, k]) for k in range(3)], axis=1
-    )
-    return table.astype(np.float32)[np.clip(values * 255, 0, 255).astype(np.uint8)]
-
-
-def _grid(size: int):
-    x = (np.arange(size, dtype=np.float32) + 0.5) / size
-    return np.meshgrid(x, x)
+from .patterns import fractal, grid, palette, ramp
 
 
 def noise(rng, size):
@@ -71,19 +21,19 @@ def noise(rng, size):
     if style == 0:
         value = 0.5 + 0.25 * field
     elif style == 1:  # marble veins
-        x, y = _grid(size)
+        x, y = grid(size)
         turns = rng.integers(1, 5)
         value = 0.5 + 0.5 * np.sin(6.2832 * (turns * x + rng.integers(0, 4) * y) + 1.6 * field)
     else:
         value = np.digitize(field, [-0.6, 0.1, 0.7]) / 3.0
-    return _ramp(value, palette(rng, 4))
+    return ramp(value, palette(rng, 4))
 
 
 def stripes(rng, size):
     """Stripes of irregular width along one axis."""
     count = int(rng.integers(4, 16))
     edges = np.sort(rng.random(count))
-    x, y = _grid(size)
+    x, y = grid(size)
     axis = y if rng.random() < 0.6 else x
     if rng.random() < 0.3:
         axis = (x + y * rng.choice([-1, 1])) % 1
@@ -119,16 +69,16 @@ def dots(rng, size):
 
 def gradient(rng, size):
     """Smooth colour gradient with a little noise."""
-    x, y = _grid(size)
+    x, y = grid(size)
     a, b = rng.uniform(-1, 1, 2)
     value = 0.5 + (a * (x - 0.5) + b * (y - 0.5)) + 0.05 * fractal(rng, size, 4, 4)
-    return _ramp(value, palette(rng, 3))
+    return ramp(value, palette(rng, 3))
 
 
 def brick(rng, size):
     """Bricks or tiles with joints, every brick in its own shade."""
     rows, columns = int(rng.integers(4, 14)), int(rng.integers(3, 8))
-    x, y = _grid(size)
+    x, y = grid(size)
     shift = rng.choice([0.0, 0.5])
     row = np.floor(y * rows)
     across = x * columns + shift * (row % 2)
@@ -138,7 +88,7 @@ def brick(rng, size):
     gap = (fx < joint) | (fy < joint * rows / columns)
     colours = palette(rng, 3)
     mix = rng.random((rows, columns))[row.astype(int) % rows, column.astype(int)]
-    image = _ramp(mix, colours[:2]) * (1 + 0.08 * fractal(rng, size, 16, 3))[..., None]
+    image = ramp(mix, colours[:2]) * (1 + 0.08 * fractal(rng, size, 16, 3))[..., None]
     image[gap] = colours[2] * 0.9
     return image
 
@@ -150,12 +100,12 @@ def wood(rng, size):
     light = np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0.25, 0.55), value))
     field = fractal(rng, size, 3, 5, 0.6)
     field = cv2.resize(field[: size // 4], (size, size), interpolation=cv2.INTER_CUBIC)
-    x, y = _grid(size)
+    x, _ = grid(size)
     planks = int(rng.integers(1, 7))
     plank = np.floor(x * planks).astype(int)
     offset = rng.normal(0, 1.0, planks)[np.minimum(plank, planks - 1)]
     value = 0.5 + 0.35 * np.sin(6.28 * (x * 6 + 0.35 * field + offset)) + 0.15 * offset
-    image = _ramp(value, np.stack([dark, light]))
+    image = ramp(value, np.stack([dark, light]))
     if planks > 1:
         image[(x * planks % 1) < 0.012 * planks] *= 0.45
     return image if rng.random() < 0.5 else image.transpose(1, 0, 2).copy()
@@ -163,11 +113,11 @@ def wood(rng, size):
 
 def fabric(rng, size):
     """Woven cloth: fine threads and soft stains."""
-    x, y = _grid(size)
+    x, y = grid(size)
     threads = int(rng.integers(24, 60))
     weave = np.sin(6.2832 * threads * x) * np.sin(6.2832 * threads * y)
     value = 0.5 + 0.2 * weave + 0.14 * fractal(rng, size, 3, 4)
-    return _ramp(value, palette(rng, 2))
+    return ramp(value, palette(rng, 2))
 
 
 def collage(rng, size):
@@ -250,7 +200,7 @@ def voronoi(rng, size):
 
 def chevrons(rng, size):
     """Zigzag bands (held out for the test split)."""
-    x, y = _grid(size)
+    x, y = grid(size)
     zigzag = np.abs(x * rng.integers(1, 5) % 1 - 0.5) * rng.uniform(0.3, 1)
     bands = np.floor((y + zigzag) * rng.integers(4, 12)).astype(int)
     return palette(rng, 5).astype(np.float32)[bands * 7 % 5]
@@ -273,8 +223,9 @@ HELD_OUT = {f.__name__: f for f in (voronoi, chevrons, plaid)}
 def finish(rng, image: np.ndarray, unevenness: float = 0.12) -> np.ndarray:
     """To uint8, after large soft stains that make even a periodic pattern different everywhere."""
     size = image.shape[0]
-    stain = 1 + unevenness * fractal(rng, size, 2, 3)[..., None]
-    return np.clip(image * stain * 255, 0, 255).astype(np.uint8)
+    stain = np.float32(255) + np.float32(255 * unevenness) * fractal(rng, size, 2, 3)
+    image = np.asarray(image, np.float32) * stain[..., None]
+    return np.clip(image, 0, 255, out=image).astype(np.uint8)
 
 
 def sample_texture(rng, split: str = 'train', size: int = 256, family: str | None = None):

@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from .augment import augment as disturb
 from .environment import backdrop
+from .textures import sample_texture
 
 
 class TrainingView(NamedTuple):
@@ -49,6 +51,21 @@ def sample_crop(rng, box, width: int, height: int, scale, shift: float, loose: f
     return np.array([x0, y0, max(2.0, np.round(side))])
 
 
+def occlude(rng, image, depth, mask) -> None:
+    """Cover a part of the crop from one side with a textured blob, in place; depth becomes inf."""
+    size = image.shape[0]
+    angle = rng.uniform(0, 2 * np.pi)
+    middle = size / 2 + size * rng.uniform(0.45, 0.7) * np.array([np.cos(angle), np.sin(angle)])
+    turns = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(5, 12))))
+    radius = size * rng.uniform(0.12, 0.3) * rng.uniform(0.6, 1.3, len(turns))
+    outline = middle + radius[:, None] * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    cover = np.zeros((size, size), np.uint8)
+    cv2.fillPoly(cover, [outline.astype(np.int32)], 1)
+    cover = cover > 0
+    texture = cv2.resize(sample_texture(rng, 'train', 64), (size, size))
+    image[cover], depth[cover], mask[cover] = texture[cover], np.inf, False
+
+
 def training_view(
     scene,
     camera,
@@ -83,6 +100,8 @@ def training_view(
         K_crop, R, t, size, size, background=background, exposure=gain
     )
     if augment > 0:
+        if rng.random() < 0.06 * augment:
+            occlude(rng, image, depth, mask)
         image = disturb(rng, image, augment)
     centres = (np.arange(size) + 0.5) / zoom
     rows = (centres + y0 < 0) | (centres + y0 > camera.height)

@@ -5,12 +5,10 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from .config import TrainingConfig
-
 DEFAULT_CONFIG = Path(__file__).with_name('default.yaml')
 
 
-def add_parser(subparsers) -> None:
+def add_parser(subparsers) -> argparse.ArgumentParser:
     """Register the subcommand and its two actions."""
     parser = subparsers.add_parser('train', help='render training data and train a model')
     actions = parser.add_subparsers(dest='action', required=True)
@@ -22,26 +20,35 @@ def add_parser(subparsers) -> None:
     render.add_argument('--split', choices=('train', 'test'), default='train')
     render.add_argument('--views', type=int, default=20, help='views of each scene')
     render.add_argument('--workers', type=int, default=os.cpu_count())
+    render.add_argument('--library', type=Path, help='models packed by synthetic.meshes')
+    render.add_argument('--share', type=float, default=0.5, help='of objects from the library')
 
-    run = actions.add_parser('run', help='train, going on where a killed run stopped')
-    run.add_argument('--data', type=Path, nargs='+', required=True, help='training folders')
-    run.add_argument('--held-out', type=Path, required=True, help='folder of the test split')
-    run.add_argument('--config', type=Path, default=DEFAULT_CONFIG)
-    run.add_argument('--run', type=Path, required=True, help='folder of state, history, export')
-    run.add_argument('--init', type=Path, help='checkpoint whose weights to start from')
-    run.add_argument('--hours', type=float, default=float('inf'), help='stop after this time')
-    run.add_argument('--device', default='cpu')
-    run.add_argument('--threads', type=int, default=1, help='torch threads of each process')
-    parser.set_defaults(run=run_command)
+    fit = actions.add_parser('run', help='train, going on where a killed run stopped')
+    fit.add_argument('--data', type=Path, nargs='+', required=True, help='training folders')
+    fit.add_argument('--held-out', type=Path, required=True, help='folder of the test split')
+    fit.add_argument('--config', type=Path, default=DEFAULT_CONFIG)
+    fit.add_argument('--into', type=Path, required=True, help='folder of state, history, export')
+    fit.add_argument('--init', type=Path, help='checkpoint whose weights to start from')
+    fit.add_argument('--hours', type=float, default=float('inf'), help='stop after this time')
+    fit.add_argument('--device', default='cpu')
+    fit.add_argument('--threads', type=int, default=1, help='torch threads of each process')
+    return parser
 
 
-def run_command(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run the chosen action; returns the exit code."""
     if args.action == 'render':
         from .dataset import render_dataset
 
         render_dataset(
-            args.folder, args.scenes, args.split, args.first_seed, args.views, args.workers
+            args.folder,
+            args.scenes,
+            args.split,
+            args.first_seed,
+            args.views,
+            args.workers,
+            library=args.library,
+            share=args.share if args.library else 0.0,
         )
         return 0
     return _train(args)
@@ -54,6 +61,7 @@ def _train(args: argparse.Namespace) -> int:
     from ray_pose_ros.model.checkpoint import load_checkpoint
     from ray_pose_ros.model.ray_diffuser import RayDiffuser
 
+    from .config import TrainingConfig
     from .dataset import SceneSet, feature_statistics
     from .trainer import Trainer
 
@@ -78,15 +86,15 @@ def _train(args: argparse.Namespace) -> int:
     training = SceneSet.load(args.data, model.feature_extractor)
     held_out = SceneSet.load([args.held_out], model.feature_extractor)
     print(f'{training.scenes} scenes of {training.views} views, {held_out.scenes} held out')
-    trainer = Trainer(config, model, training, held_out, args.run, args.device)
+    trainer = Trainer(config, model, training, held_out, args.into, args.device)
     if trainer.resume():
         print(f'going on from step {trainer.step}')
     elif initial is not None:
         trainer.start_from(initial.ray_predictor.state_dict())
     trainer.run(args.hours * 3600)
     if trainer.rank == 0:
-        trainer.export(args.run / 'export')
-        print(f'weights in {args.run / "export"}')
+        trainer.export(args.into / 'export')
+        print(f'weights in {args.into / "export"}')
     if distributed.is_initialized():
         distributed.destroy_process_group()
     return 0

@@ -38,15 +38,21 @@ def render_dataset(
     views: int = VIEWS,
     workers: int = 2,
     shard: int = 16,
+    library: Path | None = None,
+    share: float = 0.0,
 ) -> None:
-    """Render `scenes` scenes into shards under `folder`; shards that exist are kept."""
+    """Render `scenes` scenes into shards under `folder`; shards that exist are kept.
+
+    A `share` of the objects is taken from a `library` of models (see synthetic/meshes.py), the
+    others are generated.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     jobs = []
     for start in range(0, scenes, shard):
         path = folder / f'scenes_{split}_{first_seed + start:08d}.npz'
         seeds = range(first_seed + start, first_seed + min(start + shard, scenes))
         if not path.exists():
-            jobs.append((path, list(seeds), split, views))
+            jobs.append((path, list(seeds), split, views, library, share))
     # spawned, so that numba and torch threads of the parent do not leak into the workers
     with get_context('spawn').Pool(workers) as pool:
         done = pool.imap_unordered(_render_shard, jobs)
@@ -54,9 +60,12 @@ def render_dataset(
             pass
 
 
-def _render_shard(job: tuple[Path, list[int], str, int]) -> Path:
-    path, seeds, split, views = job
-    scenes = [_render_scene(seed, split, views) for seed in seeds]
+def _render_shard(job: tuple) -> Path:
+    from ray_pose_ros.synthetic.meshes import MeshLibrary
+
+    path, seeds, split, views, library, share = job
+    models = MeshLibrary(library, split) if library else None
+    scenes = [_render_scene(seed, split, views, models, share) for seed in seeds]
     columns = {name: np.stack([scene[name] for scene in scenes]) for name in scenes[0]}
     partial = path.with_suffix('.partial.npz')
     np.savez(partial, **columns)
@@ -64,13 +73,15 @@ def _render_shard(job: tuple[Path, list[int], str, int]) -> Path:
     return path
 
 
-def _render_scene(seed: int, split: str, views: int) -> dict[str, np.ndarray]:
+def _render_scene(
+    seed: int, split: str, views: int, library=None, share: float = 0.0
+) -> dict[str, np.ndarray]:
     """One scene's arrays; depends on the arguments only."""
     from ray_pose_ros.synthetic.cameras import sample_cameras
     from ray_pose_ros.synthetic.scenes import sample_scene
     from ray_pose_ros.synthetic.training_view import training_view
 
-    scene = sample_scene(seed, split)
+    scene = sample_scene(seed, split, library=library, share=share)
     rng = np.random.default_rng([seed, split == 'test', 7])
     size = SENSORS[rng.integers(len(SENSORS))]
     # one view at a time may fail to show the object: draw some to spare

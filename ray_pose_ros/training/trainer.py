@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -104,10 +105,18 @@ class Trainer:
 
     def export(self, folder: Path) -> None:
         """Write the averaged model as the project's own checkpoint."""
-        own = self.network.state_dict()
+        with self._averaged():
+            save_checkpoint(self.model, folder)
+
+    @contextmanager
+    def _averaged(self):
+        """The model with the averaged weights, for as long as the context lasts."""
+        own = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.network.load_state_dict(self.average)
-        save_checkpoint(self.model, folder)
-        self.network.load_state_dict(own)
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(own)
 
     # -- one step ------------------------------------------------------------------------------
 
@@ -200,10 +209,8 @@ class Trainer:
         self.save()
 
     def _validate(self, running: dict[str, float]) -> None:
-        own = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.network.load_state_dict(self.average)
-        found = validate(self.model, self.held_out)
-        self.network.load_state_dict(own)
+        with self._averaged():
+            found = validate(self.model, self.held_out)
         entry = {
             'step': self.step,
             'sets': self.sets,
@@ -219,6 +226,7 @@ class Trainer:
             if reached['median'] < self.config.advance * stages[self.stage]:
                 self.stage += 1
         if self.rank == 0:
+            self.export(self.folder / 'export')
             line = ' | '.join(
                 f'{name}: {100 * case["R@15"]:.0f}/{100 * case["R@30"]:.0f}/{case["median"]:.0f}'
                 for name, case in found.items()

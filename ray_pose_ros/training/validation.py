@@ -25,18 +25,19 @@ def validate(
     camera-centre accuracy at 0.1 of the scene's size (N > 2), and the same figures for 'all
     cameras the same' under names ending in `_same`.
     """
+    device = next(model.parameters()).device
     results = {}
     for name, (views, widest) in CASES.items():
         generator = torch.Generator().manual_seed(seed)
         index = sampler.draw(max(1, 2 * sets // views), views, widest, generator)
         errors, same, centres = [], [], []
         for part in index.split(25):
-            batch = sampler.batch(part)
+            batch = sampler.batch(part).to(device)
             context = model.condition(batch.features, batch.directions)
             rays = sample_rays(model, context, steps, generator)
             rotation, centre = recover(rays, batch.directions)
             errors.append(relative_rotation_errors(rotation, batch.rotation).flatten())
-            identity = torch.eye(3).expand_as(rotation)
+            identity = torch.eye(3, device=device).expand_as(rotation)
             same.append(relative_rotation_errors(identity, batch.rotation).flatten())
             if views > 2:
                 centres.append(camera_centre_errors(centre, batch.centre).flatten())
@@ -52,7 +53,7 @@ def sample_rays(model: RayDiffuser, context, steps: int, generator: torch.Genera
     """Clean rays (B, N, 6, g, g) after `steps` implicit steps from pure noise."""
     schedule, grid = model.noise_scheduler, model.config.grid
     shape = (context.embedded.shape[0], context.views, 6, grid, grid)
-    x = torch.randn(shape, generator=generator)
+    x = torch.randn(shape, generator=generator).to(context.embedded.device)
     last = schedule.steps - 1
     times = torch.linspace(last, 0, steps + 1)[:-1].round().long().tolist()
     for t, after in zip(times, times[1:] + [None]):

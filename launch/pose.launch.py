@@ -1,0 +1,93 @@
+"""
+Starts the pose node, with rviz on request.
+
+    ros2 launch ray_pose_ros pose.launch.py cameras:=front,rear device:=cuda use_rviz:=true
+
+Arguments left empty are as the parameter file says.
+"""
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
+
+PACKAGE, NODE = 'ray_pose_ros', 'ray_pose'
+# name, default, description
+ARGUMENTS = (
+    ('cameras', '', 'topic prefixes of the cameras, separated by commas: front,rear'),
+    ('image_transport', '', 'raw or compressed'),
+    ('checkpoint', '', 'directory of the weights instead of the model in the package'),
+    ('device', '', 'auto, cpu or cuda'),
+    ('namespace', '', 'namespace of the node and of the camera topics'),
+    ('use_rviz', 'false', 'start rviz2 with a view of the result'),
+    ('use_sim_time', 'false', 'take the time from /clock (simulation, ros2 bag play --clock)'),
+    ('log_level', 'info', 'debug, info, warn, error or fatal'),
+)
+
+
+def generate_launch_description():
+    """Declare the arguments, set the transport profile, start the node."""
+    share = FindPackageShare(PACKAGE)
+    profile = PathJoinSubstitution([share, 'config', 'fastdds_shm.xml'])
+    # Humble and Jazzy read the first name, Kilted the second; what the user has set stays.
+    own = EnvironmentVariable(
+        'FASTRTPS_DEFAULT_PROFILES_FILE',
+        default_value=[
+            EnvironmentVariable('FASTDDS_DEFAULT_PROFILES_FILE', default_value=[profile])
+        ],
+    )
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, default, text in ARGUMENTS
+    ]
+    declared.append(
+        DeclareLaunchArgument(
+            'params_file',
+            default_value=PathJoinSubstitution([share, 'config', 'pose.yaml']),
+            description='YAML file with the parameters of the node',
+        )
+    )
+    return LaunchDescription(
+        [
+            *declared,
+            SetEnvironmentVariable('FASTRTPS_DEFAULT_PROFILES_FILE', own),
+            SetEnvironmentVariable('FASTDDS_DEFAULT_PROFILES_FILE', own),
+            OpaqueFunction(function=start),
+        ]
+    )
+
+
+def start(context):
+    """Make the nodes; a function, because an empty argument must not override the file."""
+    value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    overrides = {'use_sim_time': value['use_sim_time'].lower() in ('true', '1', 'yes', 'on')}
+    for name in ('image_transport', 'checkpoint', 'device'):
+        if value[name]:
+            overrides[name] = value[name]
+    cameras = [name.strip() for name in value['cameras'].strip('[]').split(',') if name.strip()]
+    if cameras:
+        overrides['cameras'] = cameras
+    node = Node(
+        package=PACKAGE,
+        executable='pose_node',
+        name=NODE,
+        namespace=value['namespace'],
+        parameters=[LaunchConfiguration('params_file'), overrides],
+        arguments=['--ros-args', '--log-level', value['log_level']],
+        output='screen',
+        emulate_tty=True,
+    )
+    prefix = '/' + value['namespace'].strip('/') if value['namespace'].strip('/') else ''
+    topics = ('markers', 'poses', 'path', 'pose')
+    rviz = Node(
+        package='rviz2',
+        executable='rviz2',
+        arguments=['-d', PathJoinSubstitution([FindPackageShare(PACKAGE), 'rviz', 'pose.rviz'])],
+        parameters=[{'use_sim_time': overrides['use_sim_time']}],
+        remappings=[(f'/{NODE}/{t}', f'{prefix}/{NODE}/{t}') for t in topics] if prefix else [],
+        condition=IfCondition(LaunchConfiguration('use_rviz')),
+    )
+    return [node, rviz]

@@ -1,0 +1,255 @@
+"""
+The lifecycle node: images of one or several cameras in, camera poses out.
+
+In: `<camera>/image_raw[/compressed]`, `<camera>/camera_info`.
+Out: `/tf`, `~/poses`, `~/path`, `~/pose`, `~/markers`, `/diagnostics`.
+Services: `~/reset`, `~/capture`, `~/save`, `~/enable`, and the lifecycle's own.
+
+Everything here runs on the executor's thread. The worker thread prepares and solves; what it hands
+back waits in a queue, and a guard condition wakes the executor to publish it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_srvs.srv import SetBool, Trigger
+
+from ray_pose_ros.node import saving
+from ray_pose_ros.node.camera_input import CameraInput
+from ray_pose_ros.node.managed_model import FAILURE, SUCCESS, ManagedModelNode, outlives
+from ray_pose_ros.node.model_loading import make_estimator
+from ray_pose_ros.node.outputs import Outputs
+from ray_pose_ros.node.ros_parameters import on_set
+from ray_pose_ros.node.worker import Candidate, Failed, Kept, Refused, Result, Solved
+
+TICK_S = 0.1
+
+
+class PoseNode(ManagedModelNode):
+    """See the module's text; `estimator_factory(settings)` replaces the real model in tests."""
+
+    def __init__(self, *, estimator_factory=make_estimator, name='ray_pose', **kwargs) -> None:
+        super().__init__(name, estimator_factory, **kwargs)
+        self.enabled = True
+        self._cameras: list[CameraInput] = []
+        self._subscribed: list = []
+        self._outputs: Outputs | None = None
+        self._last: Solved | None = None
+        self._tf_sent = 0.0
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self.create_service(Trigger, '~/reset', self._on_reset)
+        self.create_service(Trigger, '~/capture', self._on_capture)
+        self.create_service(Trigger, '~/save', self._on_save)
+        self.create_service(SetBool, '~/enable', self._on_enable)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self.create_timer(TICK_S, self._on_tick)
+        self.create_timer(1.0, self._on_diagnostics)
+
+    # -- lifecycle ------------------------------------------------------------------------------
+
+    def on_configure(self, state) -> TransitionCallbackReturn:
+        """Load and warm the model; make the publishers."""
+        if not self.wait_for_model():
+            return FAILURE
+        if self._outputs is None:
+            self._outputs = Outputs(self, self.settings)
+        return SUCCESS
+
+    def on_activate(self, state) -> TransitionCallbackReturn:
+        """Subscribe."""
+        if not self.wait_for_model():
+            return FAILURE
+        settings = self.settings
+        reliable = settings.qos_reliability == 'reliable'
+        policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        qos = QoSProfile(depth=settings.qos_depth, reliability=policy)
+        self._cameras = []
+        for name in settings.cameras:
+            raw = settings.image_transport == 'raw'
+            topic = f'{name}/image_raw' if raw else f'{name}/image_raw/compressed'
+            info = f'{name}/camera_info'
+            names = [self.resolve_topic_name(t) for t in (topic, info)]
+            camera = CameraInput(self, name, *names)
+            self._cameras.append(camera)
+            # camera_info first: its callbacks are then looked at first
+            self._subscribed += [
+                self.create_subscription(CameraInfo, info, self._info_callback(camera), qos),
+                self.create_subscription(
+                    Image if raw else CompressedImage, topic, self._image_callback(camera), qos
+                ),
+            ]
+        topics = ', '.join(c.image_topic for c in self._cameras)
+        self.get_logger().info(f'active: model on {self.health.device}, images from {topics}')
+        return SUCCESS
+
+    def on_deactivate(self, state) -> TransitionCallbackReturn:
+        """Unsubscribe and free the model's memory; what was estimated stays."""
+        self._unsubscribe()
+        self.free_model()
+        return SUCCESS
+
+    def on_cleanup(self, state) -> TransitionCallbackReturn:
+        """Forget everything, so that parameters may change."""
+        self._unsubscribe()
+        self.free_model()
+        self._forget()
+        return SUCCESS
+
+    def on_shutdown(self, state) -> TransitionCallbackReturn:
+        """End like deactivate; nothing can be started any more."""
+        self._autostart = False
+        self._unsubscribe()
+        self.free_model()
+        return SUCCESS
+
+    def _unsubscribe(self) -> None:
+        for subscription in self._subscribed:
+            self.destroy_subscription(subscription)
+        self._subscribed = []
+        for camera in self._cameras:
+            camera.reset()
+        dropped = self.worker.drop_pending()
+        if dropped:
+            self.health.drops['deactivated'] += dropped
+
+    def _forget(self) -> None:
+        self.worker.reset()
+        self._last = None
+        for camera in self._cameras:
+            camera.reset()
+        if self._outputs is not None:
+            self._outputs.clear(self.now_ns())
+
+    # -- what the cameras need of their host ----------------------------------------------------
+
+    def now_ns(self) -> int:
+        """Return the node's clock in nanoseconds."""
+        return self.get_clock().now().nanoseconds
+
+    def offer(self, candidate: Candidate) -> None:
+        """Queue a frame that passed the gate."""
+        if self.worker.offer(candidate) is not None:
+            self.health.drops['superseded'] += 1
+
+    def drop(self, camera: str, reason: str) -> None:
+        """Count a frame that is not needed."""
+        self.health.drops[reason] += 1
+
+    def refuse(self, camera: str, topic: str, reason: str, text: str) -> None:
+        """Count a message that cannot be used, and say so, not too often."""
+        self.health.refuse(reason, f'{topic}: {text}')
+        if reason == 'time_jump' and self._outputs is not None:
+            self._outputs.rewind()
+        if self.throttle((topic, reason)):
+            self.get_logger().warning(f'refused a message on {topic}: {text}')
+
+    # -- callbacks ------------------------------------------------------------------------------
+
+    def _image_callback(self, camera: CameraInput) -> Callable:
+        return lambda msg: self._guarded_input(camera.on_image, msg)
+
+    def _info_callback(self, camera: CameraInput) -> Callable:
+        return lambda msg: self._guarded_input(camera.on_info, msg)
+
+    @outlives
+    def _guarded_input(self, callback: Callable, msg) -> None:
+        callback(msg)
+
+    @outlives
+    def _on_tick(self) -> None:
+        self.autostart_if_loaded()
+        if self.state != 'active':
+            return
+        for camera in self._cameras:
+            camera.tick()
+        rate = self.settings.tf_rate
+        if rate > 0 and self.enabled and time.monotonic() - self._tf_sent >= 1 / rate:
+            self._tf_sent = time.monotonic()
+            self._outputs.repeat_tf(self._seen_ns())
+
+    def _seen_ns(self) -> int:
+        return max((c.last_stamp_ns or 0 for c in self._cameras), default=0)
+
+    @outlives
+    def _on_diagnostics(self) -> None:
+        self._diagnostics.publish(
+            self.health.status_array(
+                self.get_fully_qualified_name(),
+                self.get_clock().now().to_msg(),
+                self._cameras,
+                self.settings,
+                self.worker,
+                self.state,
+            )
+        )
+
+    def _on_set_parameters(self, parameters):
+        result, settings = on_set(self.settings, parameters, self.state)
+        if settings is not None:
+            if self.state == 'unconfigured':
+                self.free_model()  # it may have been loaded ahead with the old ones
+            self.settings = settings
+            for camera in self._cameras:
+                camera.apply_settings()
+            if self._outputs is not None:
+                self._outputs.apply_settings(settings)
+        return result
+
+    @outlives
+    def _on_reset(self, request, response):
+        self._forget()
+        response.success, response.message = True, 'all keyframes are forgotten'
+        return response
+
+    @outlives
+    def _on_capture(self, request, response):
+        response.success = self.state == 'active' and self.enabled
+        if response.success:
+            for camera in self._cameras:
+                camera.capture()
+            response.message = 'the next image of each camera becomes a keyframe'
+        else:
+            response.message = f'the node is {self.state if self.enabled else "paused"}'
+        return response
+
+    @outlives
+    def _on_save(self, request, response):
+        response.success, response.message = saving.save(self._last, self.settings)
+        return response
+
+    @outlives
+    def _on_enable(self, request, response):
+        self.enabled = bool(request.data)
+        response.success, response.message = True, 'enabled' if self.enabled else 'paused'
+        return response
+
+    # -- results of the worker ------------------------------------------------------------------
+
+    def take(self, result: Result) -> None:
+        """Count what became of a frame; publish an estimate."""
+        if isinstance(result, Kept):
+            self.health.keyframes += 1
+            self.health.seconds.update(result.seconds)
+        elif isinstance(result, Refused):
+            candidate = result.candidate
+            self.refuse(candidate.camera, candidate.topic, 'unusable', result.reason)
+        elif isinstance(result, Failed):
+            self.health.failures += 1
+            self.health.last_failure = result.error
+            if self.throttle('failed'):
+                self.get_logger().error(f'the estimate failed: {result.error}')
+        elif isinstance(result, Solved) and self.state == 'active':
+            start = time.monotonic()
+            self._outputs.publish(result.keyframes, result.estimate, self._seen_ns())
+            now = time.monotonic()
+            self._last = result
+            self.health.estimates += 1
+            self.health.last_failure = None
+            self.health.seconds.update(result.seconds)
+            self.health.seconds.update(publish=now - start, total=now - result.received)

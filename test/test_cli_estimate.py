@@ -1,0 +1,155 @@
+"""`ray-pose estimate` from files to files."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from estimation_fixtures import SIZES, checkpoint, estimate, photos
+from PIL import Image
+
+from ray_pose_ros import cli
+from ray_pose_ros.estimation import export
+from ray_pose_ros.estimation.estimator import Estimator
+from ray_pose_ros.estimation.inputs import load_views
+
+__all__ = ['checkpoint', 'photos']  # fixtures
+
+
+def test_all_files_are_written(photos, checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(photos)
+    out = tmp_path / 'out'
+    code = estimate(
+        'images', '--intrinsics', 'poses.json', '--checkpoint', checkpoint, '--out', out,
+        '--samples', 2, '--steps', 2, '--save-rays',
+    )  # fmt: skip
+    assert code == 0
+    text = capsys.readouterr().out
+    assert 'against the truth: rotation error median' in text and '2.jpg' in text
+
+    content = json.loads((out / 'poses.json').read_text())
+    assert [f['file'] for f in content['frames']] == [f'images/{i}.jpg' for i in range(3)]
+    assert [(f['width'], f['height']) for f in content['frames']] == SIZES
+    assert content['frames'][1]['bbox_xyxy'] == [5, 10, 55, 70]
+    assert all(f['rotation_sigma_deg'] > 0 for f in content['frames'])
+    assert 0 <= content['errors']['rotation_median_deg'] <= 180
+    R = np.array([f['R'] for f in content['frames']])
+    t = np.array([f['t'] for f in content['frames']])
+    np.testing.assert_allclose(R[0], np.eye(3), atol=1e-6)
+    assert np.linalg.norm(t[0]) == pytest.approx(1)
+
+    colmap = export.read_colmap(out / 'colmap')
+    np.testing.assert_allclose(colmap.t, t, atol=1e-9)
+    assert colmap.names == ['0.jpg', '1.jpg', '2.jpg']
+    transforms = export.read_transforms(out / 'transforms.json')
+    np.testing.assert_allclose(transforms.R, R, atol=1e-9)
+    assert (out / transforms.names[0]).resolve() == (photos / 'images' / '0.jpg').resolve()
+    np.testing.assert_allclose(export.read_tum(out / 'poses.tum')[2], t, atol=1e-9)
+    rays = np.load(out / 'rays.npz')
+    assert rays['rays'].shape == (3, 6, 4, 4)
+    assert Image.open(out / 'poses.png').size[0] > 1000
+
+
+def test_same_as_the_estimator_and_repeatable(photos, checkpoint, tmp_path):
+    for name in ('a', 'b'):
+        estimate(
+            photos / 'images', '--intrinsics', photos / 'poses.json',
+            '--checkpoint', checkpoint, '--out', tmp_path / name,
+        )  # fmt: skip
+    first, again = ((tmp_path / n / 'poses.json').read_text() for n in 'ab')
+    assert first == again
+    paths = sorted((photos / 'images').iterdir())
+    views = load_views(paths, intrinsics=photos / 'poses.json').views
+    expected = Estimator(checkpoint, samples=4).estimate(views)
+    np.testing.assert_array_equal([f['R'] for f in json.loads(first)['frames']], expected.R)
+    np.testing.assert_array_equal([f['t'] for f in json.loads(first)['frames']], expected.t)
+
+
+def test_its_own_poses_json_serves_as_intrinsics(photos, checkpoint, tmp_path):
+    common = [photos / 'images', '--checkpoint', checkpoint]
+    assert estimate(*common, '--out', tmp_path / 'a') == 0
+    again = ['--intrinsics', tmp_path / 'a' / 'poses.json', '--out', tmp_path / 'b']
+    assert estimate(*common, *again) == 0
+    errors = json.loads((tmp_path / 'b' / 'poses.json').read_text())['errors']
+    assert errors['rotation_max_deg'] < 1e-3 and errors['centre_median'] < 1e-6
+
+
+def test_files_keep_their_order_and_the_first_is_the_reference(photos, checkpoint, tmp_path):
+    names = [photos / 'images' / f'{i}.jpg' for i in (2, 0)]
+    assert estimate(*names, '--checkpoint', checkpoint, '--out', tmp_path / 'a') == 0
+    frames = json.loads((tmp_path / 'a' / 'poses.json').read_text())['frames']
+    assert [f['file'] for f in frames] == list(map(str, names))
+    assert frames[0]['intrinsics_source'] == 'assumed'
+    np.testing.assert_allclose(frames[0]['R'], np.eye(3), atol=1e-6)
+
+
+def test_boxes_win_over_masks_and_masks_over_nothing(photos):
+    paths = sorted((photos / 'images').iterdir())
+    masked = load_views(paths, masks=photos / 'masks').views
+    assert [v.object_box for v in masked] == [(15, 10, 50, 40)] * 3
+    both = load_views(paths, boxes=photos / 'boxes.json', masks=photos / 'masks').views
+    assert [v.object_box for v in both] == [(5, 5, 50 + i, 50) for i in range(3)]
+    from_poses = load_views(paths, intrinsics=photos / 'poses.json').views
+    assert [v.object_box for v in from_poses] == [None, (5, 10, 55, 70), None]
+
+
+def turn(path, orientation=6):
+    """Mark a photograph as taken with a turned camera; its pixels stay."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(path) as image:
+        image.load()
+        image.save(path, exif=exif)
+
+
+def test_turned_photographs(photos, checkpoint, tmp_path, capsys):
+    turn(photos / 'images' / '0.jpg')
+    images, out = photos / 'images', tmp_path / 'a'
+    assert estimate(images, '--checkpoint', checkpoint, '--out', out) == 0
+    assert '0.jpg: turned upright' in capsys.readouterr().err
+    frames = json.loads((out / 'poses.json').read_text())['frames']
+    assert (frames[0]['width'], frames[0]['height']) == (60, 80)
+    # Intrinsics for the stored pixels: they stay.
+    poses = photos / 'poses.json'
+    assert estimate(images, '--checkpoint', checkpoint, '--intrinsics', poses, '--out', out) == 0
+    assert '0.jpg: EXIF orientation 6 not applied' in capsys.readouterr().err
+    frames = json.loads((out / 'poses.json').read_text())['frames']
+    assert (frames[0]['width'], frames[0]['height']) == (80, 60)
+    # A mask of the turned size turns its photograph.
+    Image.new('L', (60, 80), 255).save(photos / 'masks' / '0.png')
+    views = load_views(sorted(images.iterdir()), masks=photos / 'masks').views
+    assert views[0].image.shape == (80, 60, 3)
+
+
+def test_grey_and_transparent_images(photos, checkpoint, tmp_path):
+    for i, mode in enumerate(('L', 'RGBA', 'P')):
+        image = Image.open(photos / 'images' / f'{i}.jpg').convert(mode)
+        image.save(photos / 'images' / f'{i}.png')
+        (photos / 'images' / f'{i}.jpg').unlink()
+    code = estimate(photos / 'images', '--checkpoint', checkpoint, '--out', tmp_path / 'a')
+    assert code == 0
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        'import sys\n'
+        'from ray_pose_ros.cli import main\n'
+        'try:\n'
+        '    main(["--help"])\n'
+        'except SystemExit as end:\n'
+        '    assert end.code == 0\n'
+        'heavy = {"torch", "numpy", "matplotlib", "cv2", "numba", "rclpy"} & set(sys.modules)\n'
+        'assert not heavy, heavy\n'
+    )
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'estimate' in done.stdout
+
+
+@pytest.mark.parametrize('arguments', [[], ['nonsense'], ['estimate', 'x.jpg']])
+def test_usage_errors_end_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    assert 'usage' in capsys.readouterr().err

@@ -1,0 +1,284 @@
+"""The estimator around a network that predicts the true rays must return the true cameras."""
+
+import numpy as np
+import pytest
+import torch
+from estimation_fakes import (
+    GRID,
+    Oracle,
+    cameras,
+    config,
+    directions_of,
+    line_rays,
+    make_views,
+    official_model,
+    orbit,
+    own_model,
+)
+from model_golden import network
+
+from ray_pose_ros.estimation.consensus import CENTRE_FLOOR, ROTATION_FLOOR
+from ray_pose_ros.estimation.estimator import EstimationError, Estimator, usable_device
+from ray_pose_ros.estimation.views import View
+from ray_pose_ros.geometry.cameras import CameraModel
+from ray_pose_ros.geometry.crops import patch_centres
+from ray_pose_ros.model.config import ModelConfig
+from ray_pose_ros.model.ray_diffuser import RayDiffuser
+
+
+def check(estimate, expected, tolerance=1e-5):
+    R, centres = expected
+    np.testing.assert_allclose(estimate.R, R.numpy(), atol=tolerance)
+    np.testing.assert_allclose(estimate.centres, centres.numpy(), atol=tolerance)
+    np.testing.assert_allclose(estimate.R[0], np.eye(3), atol=tolerance)
+    np.testing.assert_allclose(np.linalg.norm(estimate.centres[0]), 1, atol=tolerance)
+
+
+@pytest.mark.parametrize('make', [own_model, official_model])
+@pytest.mark.parametrize('samples', [1, 3])
+def test_true_rays_give_true_cameras(make, samples):
+    lenses, (R, t) = cameras(4), orbit(4)
+    views = make_views(lenses)
+    model, expected = make(views, lenses, R, t)
+    estimate = Estimator(model, samples=samples).estimate(views)
+    check(estimate, expected)
+    assert estimate.intrinsics_source == ('given',) * 4
+    assert estimate.names == ('v0', 'v1', 'v2', 'v3')
+    assert estimate.stamps == (0.0, 0.5, 1.0, 1.5)
+    np.testing.assert_array_equal(estimate.K[2], lenses[2].matrix.numpy())
+    assert set(estimate.timings) == {'features', 'denoise', 'recover'}
+    assert (estimate.agreement, estimate.modes) == (1.0, 1)
+    assert (estimate.rotation_sigma >= ROTATION_FLOOR).all()
+    assert (estimate.centre_sigma >= CENTRE_FLOOR).all()
+
+
+@pytest.mark.parametrize('make', [own_model, official_model])
+def test_published_rays_are_those_of_the_published_cameras(make):
+    lenses, (R, t) = cameras(3), orbit(3)
+    views = make_views(lenses)
+    model, _ = make(views, lenses, R, t)
+    estimate = Estimator(model).estimate(views)
+    expected = line_rays(
+        torch.from_numpy(estimate.centres),
+        torch.from_numpy(estimate.R),
+        directions_of(views, lenses),
+    )
+    assert estimate.rays.dtype == np.float32
+    np.testing.assert_allclose(estimate.rays, expected.numpy(), atol=1e-5)
+
+
+def test_own_model_is_told_directions_about_the_crops_centre():
+    lenses, (R, t) = cameras(4), orbit(4)
+    views = make_views(lenses)
+    model, _ = own_model(views, lenses, R, t)
+    Estimator(model).estimate(views)
+    told = model.geometry[0]  # (N, 3, h, w)
+    assert torch.allclose(told.norm(dim=1), torch.ones(4, GRID, GRID), atol=1e-6)
+    middle = torch.nn.functional.normalize(told[:, :, 3:5, 3:5].mean(dim=(2, 3)), dim=1)
+    assert (middle[:, 2] > 0.999).all()
+
+
+def test_official_model_is_told_ndc_of_the_whole_image():
+    lens = CameraModel.from_fov(400, 400, 1.0)
+    image = np.zeros((400, 400, 3), np.uint8)
+    (R, t), views = orbit(2), [View(image, lens, name=n) for n in 'ab']
+    model, _ = official_model(views, [lens] * 2, R, t)
+    Estimator(model).estimate(views)
+    side = torch.linspace(1 - 1 / GRID, -1 + 1 / GRID, GRID)
+    assert torch.allclose(model.geometry[0, 0, 0], side.expand(GRID, GRID), atol=1e-6)
+    assert torch.allclose(model.geometry[0, 0, 1], side[:, None].expand(GRID, GRID), atol=1e-6)
+
+
+def test_crop_parameters_of_the_official_demo_differ():
+    lenses, (R, t) = cameras(2), orbit(2)
+    views = make_views(lenses)
+    model, _ = official_model(views, lenses, R, t)
+    told = []
+    for variant in ('training', 'demo'):
+        Estimator(model, crop_params=variant).estimate(views)
+        told.append(model.geometry.clone())
+    assert (told[0] - told[1]).abs().max() > 0.1
+
+
+def test_unknown_intrinsics_are_estimated_by_the_official_geometry():
+    K = torch.tensor([[260.0, 0, 100], [0, 260, 150], [0, 0, 1]])
+    lenses, (R, t) = [CameraModel(K, 200, 300)] * 3, orbit(3)
+    views = make_views(lenses, known=False)
+    model, expected = official_model(views, lenses, R, t)
+    estimate = Estimator(model).estimate(views)
+    assert estimate.intrinsics_source == ('estimated',) * 3
+    np.testing.assert_allclose(estimate.K[:, 0, 0], 260, rtol=0.02)
+    check(estimate, expected, tolerance=0.02)
+
+
+def test_unknown_intrinsics_are_assumed_for_own_models():
+    image = np.zeros((300, 200, 3), np.uint8)
+    K = torch.tensor([[360.0, 0, 100], [0, 360, 150], [0, 0, 1]])
+    lenses, (R, t) = [CameraModel(K, 200, 300)] * 2, orbit(2)
+    box = (20, 20, 140, 140)
+    known = [View(image, lens, box=box, name=n) for n, lens in zip('ab', lenses, strict=True)]
+    model, expected = own_model(known, lenses, R, t)
+    estimate = Estimator(model).estimate([View(image, box=box, name=n) for n in 'ab'])
+    assert estimate.intrinsics_source == ('assumed', 'assumed')
+    np.testing.assert_allclose(estimate.K, np.stack([K.numpy()] * 2))
+    check(estimate, expected)
+
+
+def test_a_crop_beyond_what_the_lens_sees_is_solved_with_the_rest():
+    lens = CameraModel(
+        torch.tensor([[150.0, 0, 160], [0, 150, 120], [0, 0, 1]]), 320, 240, 'plumb_bob',
+        (-0.15, 0.0, 0.0, 0.0),
+    )  # fmt: skip
+    image = np.zeros((240, 320, 3), np.uint8)
+    view = View(image, lens, box=(-60, 0, 150, 210), name='edge')
+    lenses, (R, t) = [lens] * 2, orbit(2)
+    views = [view, view]
+    pixels = patch_centres(view.crop(), GRID)
+    beyond = ~torch.isfinite(lens.unproject(pixels)).all(dim=-1)
+    assert 0 < beyond.sum() < 0.5 * len(beyond)
+    model, expected = own_model(views, lenses, R, t)
+    # Where no ray is, the network says anything.
+    flat = model.rays.flatten(2)
+    flat[:, :, beyond] = torch.randn(flat[:, :, beyond].shape)
+    model.config = config('directions', anchor_reference=False, residual=False)
+    check(Estimator(model).estimate(views), expected, tolerance=1e-4)
+
+
+def test_the_reference_is_given_to_the_sampler():
+    lenses, (R, t) = cameras(3), orbit(3)
+    views = make_views(lenses)
+    model, expected = own_model(views, lenses, R, t)
+    model.rays[0] = torch.randn(6, GRID, GRID)  # never read: these rays are known
+    check(Estimator(model).estimate(views), expected)
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
+def test_rays_that_are_not_finite_are_named(bad):
+    lenses, (R, t) = cameras(3), orbit(3)
+    views = make_views(lenses)
+    model, _ = official_model(views, lenses, R, t, regression=True)
+    model.rays[1, 2, 0, 0] = bad
+    with pytest.raises(EstimationError, match=r'predicted NaN or infinite rays for v1$'):
+        Estimator(model).estimate(views)
+
+
+def test_rays_without_scale_are_refused():
+    lenses, (R, t) = cameras(2), orbit(2)
+    views = make_views(lenses)
+    model, _ = official_model(views, lenses, R, t)
+    model.rays[:, 3:] = 0  # all through the origin
+    with pytest.raises(EstimationError, match='no scale'):
+        Estimator(model).estimate(views)
+
+
+@pytest.mark.parametrize('count', [0, 1])
+def test_fewer_than_two_views_are_refused(count):
+    lenses, (R, t) = cameras(2), orbit(2)
+    views = make_views(lenses)
+    model, _ = own_model(views, lenses, R, t)
+    with pytest.raises(ValueError, match=f'{count} views, expected at least 2'):
+        Estimator(model).estimate(views[:count])
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'samples': 0}, 'samples is 0'),
+        ({'steps': -1}, 'steps is -1'),
+        ({'crop_params': 'x'}, "crop_params is 'x'"),
+        ({'precision': 'int8'}, "precision is 'int8'"),
+        ({'device': 'toaster'}, "device is 'toaster'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    model = Oracle(config('ndc'), torch.zeros(2, 6, GRID, GRID))
+    with pytest.raises(ValueError, match=message):
+        Estimator(model, **settings)
+
+
+def test_automatic_device():
+    expected = 'cuda' if torch.cuda.is_available() else 'cpu'
+    assert usable_device('auto').type == expected
+    if expected == 'cpu':
+        with pytest.raises(ValueError, match='no CUDA GPU'):
+            usable_device('cuda')
+
+
+def tiny_model(**changes):
+    torch.manual_seed(0)
+    sizes = {
+        'backbone_width': 24, 'backbone_depth': 1, 'backbone_heads': 2, 'image_size': 56,
+        'grid': 4, 'width': 48, 'depth': 1, 'heads': 4, 'sample_steps': 3,
+    }  # fmt: skip
+    model = RayDiffuser(ModelConfig(**(sizes | changes)))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'geometry': 'ndc'},
+        {'geometry': 'ndc', 'regression': True},
+        {'geometry': 'directions', 'view_code': 'reference', 'anchor_reference': True},
+    ],
+)
+def test_a_real_network_is_deterministic_and_views_do_not_depend_on_each_other(changes):
+    lenses = cameras(3)
+    views = make_views(lenses)
+    estimator = Estimator(tiny_model(**changes), samples=2, seed=3)
+    seen = []
+    prepared = [estimator.prepare(v) for v in views]
+    first = estimator.solve(prepared, progress=lambda done, total: seen.append((done, total)))
+    again = estimator.estimate(views)
+    np.testing.assert_array_equal(first.R, again.R)
+    np.testing.assert_array_equal(first.t, again.t)
+    steps = len(estimator.plan.steps)
+    assert seen == [(i + 1, steps) for i in range(steps)]
+    assert torch.equal(estimator.prepare(views[1]).features, prepared[1].features)
+    other = Estimator(estimator.model, samples=2, seed=4).estimate(views)
+    assert not np.array_equal(first.t, other.t)
+    # The noise of a seed is the same for a state of the generator elsewhere.
+    torch.manual_seed(123)
+    np.testing.assert_array_equal(estimator.estimate(views).R, first.R)
+
+
+def test_half_precision_runs():
+    views = make_views(cameras(2))
+    model = tiny_model(geometry='directions', view_code='reference', anchor_reference=True)
+    half = Estimator(model, precision='bfloat16').estimate(views)
+    assert np.isfinite(half.R).all()
+    full = Estimator(model).estimate(views)
+    np.testing.assert_allclose(half.R, full.R, atol=0.2)
+
+
+def test_prediction_can_be_abandoned():
+    views = make_views(cameras(2))
+    estimator = Estimator(tiny_model(geometry='ndc'))
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        estimator.solve([estimator.prepare(v) for v in views], progress=stop)
+
+
+def test_the_official_plan_is_the_default_of_the_official_model():
+    model = tiny_model(geometry='ndc', sample_steps=0)
+    assert len(Estimator(model).plan.steps) == 71
+    assert len(Estimator(model, steps=10).plan.steps) == 10
+    assert len(Estimator(tiny_model(geometry='ndc', regression=True)).plan.steps) == 1
+
+
+@pytest.mark.parametrize(('kind', 'calls'), [('diffusion', 3), ('regression', 1)])
+def test_official_networks_run_from_images_to_cameras(kind, calls):
+    estimator = Estimator(network(kind), steps=3)
+    assert len(estimator.plan.steps) == calls
+    lenses = cameras(3)
+    estimate = estimator.estimate(make_views(lenses)[:2] + make_views(lenses, known=False)[2:])
+    assert estimate.intrinsics_source == ('given', 'given', 'estimated')
+    assert estimate.rays.shape == (3, 6, 16, 16)
+    np.testing.assert_allclose(np.linalg.det(estimate.R), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(estimate.centres[0]), 1, atol=1e-6)
+    assert estimate.K[2, 0, 0] > 0

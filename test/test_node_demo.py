@@ -1,0 +1,55 @@
+"""The demo as a newcomer runs it; slow, because it starts everything."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from node_harness import save_tiny_model
+
+from ray_pose_ros.node import demo_processes
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, '-m', 'ray_pose_ros.node.demo', *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+
+
+def test_bad_arguments_are_answered_before_anything_starts(tmp_path):
+    done = run('--images', str(tmp_path), '--out', str(tmp_path / 'out'))
+    assert done.returncode == 2
+    assert 'has 0 images, expected at least 2' in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_the_demo_never_joins_a_domain_that_is_in_use(monkeypatch):
+    for taken in ('0', str(1 + os.getpid() % 100), ''):
+        monkeypatch.setenv('ROS_DOMAIN_ID', taken)
+        environment, domain = demo_processes.isolated_environment()
+        assert environment['ROS_DOMAIN_ID'] == str(domain) != taken
+        assert 1 <= domain <= 101
+        assert environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+
+
+@pytest.mark.slow
+def test_rendered_demo(tmp_path):
+    save_tiny_model(tmp_path / 'model')
+    out = tmp_path / 'out'
+    done = run('--smoke', '--checkpoint', str(tmp_path / 'model'), '--out', str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'against the truth: rotation error' in done.stdout
+    content = json.loads((out / 'poses.json').read_text())
+    assert [f['file'] for f in content['frames']] == [f'orbit_{k:03d}' for k in range(4)]
+    assert (out / 'poses.png').stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_a_demo_without_a_model_says_why_and_fails(tmp_path):
+    done = run('--smoke', '--checkpoint', str(tmp_path / 'nothing'), '--out', str(tmp_path))
+    assert done.returncode == 1
+    assert 'the model cannot be loaded' in done.stderr

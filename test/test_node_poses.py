@@ -1,0 +1,192 @@
+"""The node through real rclpy: images on a topic come out as poses."""
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PoseArray
+from node_harness import (
+    EVERY_FRAME,
+    FRAME,
+    SECOND,
+    pictures,
+    pinhole,
+    save_tiny_model,
+    set_parameter,
+    starter,
+)
+from sensor_msgs.msg import CameraInfo, Image
+
+from ray_pose_ros.estimation.estimator import Estimator
+from ray_pose_ros.estimation.views import View
+from ray_pose_ros.geometry.cameras import CameraModel
+from ray_pose_ros.node.conversions import camera_from_pose, nanoseconds, time_message
+from ray_pose_ros.node.model_loading import make_estimator
+from ray_pose_ros.node.outputs import LATCHED
+from ray_pose_ros.synthetic.camera_publisher import image_message, info_message
+
+IMAGES = pictures(12)
+CAMERA = pinhole()
+start = pytest.fixture(starter)
+
+
+def show(harness, numbers, begin=100, camera=CAMERA):
+    """Publish images one after the other, a second apart."""
+    harness.show(numbers, IMAGES, camera, begin)
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """Write a model with random weights: the numbers mean nothing, but must be the same."""
+    return save_tiny_model(tmp_path_factory.mktemp('checkpoint'))
+
+
+def test_topics_tell_what_the_estimator_tells(start, checkpoint):
+    """Images on a topic give the poses of `ray-pose estimate`, also after the window moved on."""
+    lens = CameraModel(CAMERA.matrix, 64, 48, 'plumb_bob', (0.1, -0.05, 0.001, 0.002, 0.01))
+    parameters = EVERY_FRAME | {'checkpoint': checkpoint, 'device': 'cpu', 'window_size': 4}
+    harness = start(make_estimator, parameters)
+    client = harness.client
+    estimator = Estimator(checkpoint, samples=4, seed=0)
+    for last in range(1, 6):
+        show(harness, [0, 1] if last == 1 else [last], camera=lens)
+        stamps = [(100 + k) * SECOND for k in range(last + 1)][-4:]
+        assert harness.until(
+            lambda stamps=stamps: (
+                client.paths
+                and [nanoseconds(p.header.stamp) for p in client.paths[-1].poses] == stamps
+            )
+        )
+    for window, at in ((range(2, 6), -1), (range(4), -3)):
+        expected = estimator.estimate([View(IMAGES[k], lens) for k in window])
+        for i, pose in enumerate(client.poses[at].poses):
+            R, t = camera_from_pose(pose)
+            assert np.abs(R - expected.R[i]).max() < 1e-6
+            assert np.abs(t - expected.t[i]).max() < 1e-6
+    expected = estimator.estimate([View(IMAGES[k], lens) for k in range(2, 6)])
+    assert harness.until(lambda: len(client.tf) and len(client.tf[-1].transforms) == 5)
+    for i, transform in enumerate(client.tf[-1].transforms[:4]):
+        assert transform.header.frame_id == 'ray_pose_world'
+        assert transform.child_frame_id == f'camera_keyframe_{i + 2}'
+        centre = transform.transform.translation
+        assert np.allclose([centre.x, centre.y, centre.z], expected.centres[i], atol=1e-6)
+    assert harness.until(lambda: client.newest[-1].header.stamp.sec == 105)
+    covariance = np.asarray(client.newest[-1].pose.covariance).reshape(6, 6)
+    assert np.allclose(np.diag(covariance)[:3], expected.centre_sigma[-1] ** 2, rtol=1e-5)
+    assert np.allclose(np.diag(covariance)[3:], expected.rotation_sigma[-1] ** 2, rtol=1e-5)
+
+
+def test_save_writes_what_the_command_line_writes(start, checkpoint, tmp_path):
+    parameters = EVERY_FRAME | {'checkpoint': checkpoint, 'output_directory': str(tmp_path)}
+    harness = start(make_estimator, parameters)
+    answer = harness.trigger('save')
+    assert not answer.success and 'no estimate yet' in answer.message
+    show(harness, range(3))
+    assert harness.until(lambda: harness.count == 3)
+    answer = harness.trigger('save')
+    assert answer.success, answer.message
+    (folder,) = tmp_path.iterdir()
+    names = {p.name for p in folder.iterdir()}
+    assert {'poses.json', 'poses.tum', 'transforms.json', 'colmap', 'poses.png'} <= names
+    assert 'camera_100000000000.png' in names
+
+
+def test_a_checkpoint_that_is_none_leaves_the_node_unconfigured_and_is_said(start, tmp_path):
+    parameters = {'checkpoint': str(tmp_path / 'nothing')}
+    harness = start(make_estimator, parameters, ready=False)
+    name = '/ray_pose: estimate'
+    assert harness.until(
+        lambda: harness.client.levels.get(name, (b'\x00',))[0] == b'\x02', timeout=10
+    )
+    assert 'cannot be loaded' in harness.client.levels[name][1]
+    assert 'nothing' in harness.client.levels[name][1]
+    assert harness.node.state == 'unconfigured'
+
+
+# -- outputs ------------------------------------------------------------------------------------
+
+
+def test_all_outputs_of_an_estimate(start):
+    harness = start(parameters=EVERY_FRAME)
+    client = harness.client
+    show(harness, range(3))
+    assert harness.until(
+        lambda: harness.count == 3 and client.newest and client.markers and client.tf
+    )
+    harness.until(lambda: False, 0.3)
+    stamp = time_message(102 * SECOND)
+    assert client.poses[-1].header.stamp == client.newest[-1].header.stamp == stamp
+    assert client.poses[-1].header.frame_id == 'ray_pose_world'
+    assert [round(p.position.x, 6) for p in client.poses[-1].poses] == [0.0, 0.1, 0.2]
+    assert harness.seconds == [100, 101, 102]
+    children = [t.child_frame_id for t in client.tf[-1].transforms]
+    assert children == [*(f'camera_keyframe_{k}' for k in range(3)), 'ray_pose_object']
+    assert {t.header.stamp.sec for t in client.tf[-1].transforms} == {102}
+    covariance = np.diag(np.asarray(client.newest[-1].pose.covariance).reshape(6, 6))
+    assert np.allclose(covariance[:3], 0.2**2)  # the fake one has no spread: not known, not 0
+    assert np.allclose(covariance[3:], 0.05**2)
+    drawn = {m.ns: m for m in client.markers[-1].markers[1:]}
+    assert set(drawn) == {'cameras', 'newest_camera', 'object'}
+    assert len(drawn['cameras'].points) == 2 * 16
+    assert len(drawn['newest_camera'].colors) == len(drawn['newest_camera'].points) == 16
+    assert harness.diagnosed('estimates', str(len(client.poses)))
+    assert client.diagnostics['scale source'] == 'arbitrary'
+    assert client.diagnostics['device'] == 'fake'
+    assert client.diagnostics['keyframes'] == '3'
+    assert float(client.diagnostics['latency total [ms]']) > 0
+
+
+def test_late_subscribers_get_the_last_estimate(start):
+    harness = start(parameters=EVERY_FRAME)
+    show(harness, range(2))
+    assert harness.until(lambda: harness.count == 2)
+    got = []
+    harness.client.create_subscription(PoseArray, '/ray_pose/poses', got.append, LATCHED)
+    assert harness.until(lambda: got)
+    assert len(got[-1].poses) == 2
+
+
+def test_transforms_move_on_with_the_images_and_stop_with_publish_tf(start):
+    harness = start(parameters=EVERY_FRAME | {'keyframe_min_interval': 60.0})
+    client = harness.client
+    harness.trigger('capture')
+    show(harness, [0])
+    harness.until(lambda: harness.node.health.keyframes == 1)
+    harness.trigger('capture')
+    show(harness, [1])
+    assert harness.until(lambda: harness.count == 2)
+    show(harness, [2])  # no keyframe, but the transforms now hold for its time
+    assert harness.until(lambda: client.tf and client.tf[-1].transforms[0].header.stamp.sec == 102)
+    assert harness.count == 2
+    assert set_parameter(harness, 'publish_tf', False).successful
+    harness.until(lambda: False, 0.3)
+    told = len(client.tf)
+    show(harness, [3])
+    harness.until(lambda: False, 0.5)
+    assert len(client.tf) == told
+
+
+def test_namespace_cameras_and_frames(start):
+    harness = start(
+        parameters=EVERY_FRAME | {'cameras': ['camera', 'side/left'], 'object_frame': 'cup'},
+        namespace='robot',
+        ready=False,
+    )
+    publishers = []
+    client = harness.client
+    for camera in ('camera', 'side/left'):
+        publishers.append(
+            (
+                client.create_publisher(Image,
+                                        f'/robot/{camera}/image_raw', 5),
+                client.create_publisher(CameraInfo, f'/robot/{camera}/camera_info', 5),
+            )
+        )  # fmt: skip
+    assert harness.until(lambda: all(p.get_subscription_count() for x in publishers for p in x))
+    harness.until(lambda: False, 0.2)
+    for k, (images, infos) in enumerate(publishers):
+        infos.publish(info_message(CAMERA, (64, 48), time_message(SECOND), FRAME))
+        images.publish(image_message(IMAGES[k], time_message(SECOND), FRAME))
+    assert harness.until(lambda: harness.count == 2 and client.tf)
+    children = {t.child_frame_id for t in client.tf[-1].transforms}
+    assert {c.rsplit('_', 1)[0] for c in children} == {
+        'camera_keyframe', 'side_left_keyframe', ['cup'][0]
+    }  # fmt: skip

@@ -1,0 +1,136 @@
+"""The node as a process: signals in every phase, start-up errors, the camera beside it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import rclpy
+from node_harness import DOMAIN, EVERY_FRAME, Client, pictures, pinhole, save_tiny_model
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """Write a model slow enough to be met at work: many steps of random weights."""
+    return save_tiny_model(tmp_path_factory.mktemp('checkpoint'), steps=100, readout=0)
+
+
+class NodeProcess:
+    """`pose_node` with parameters, its output collected."""
+
+    def __init__(self, parameters: dict, module: str = 'ray_pose_ros.node.main') -> None:
+        arguments = [sys.executable, '-m', module, '--ros-args']
+        for name, value in parameters.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            arguments += ['-p', f'{name}:={text}']
+        environment = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+        self.process = subprocess.Popen(
+            arguments, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self._text: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self._text.append(line.decode(errors='replace'))
+
+    @property
+    def text(self) -> str:
+        return ''.join(self._text)
+
+    def until_handled(self) -> None:
+        """Wait until the node's handlers are with the kernel: from then on it counts."""
+        bit = 1 << (signal.SIGTERM - 1)
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            status = Path(f'/proc/{self.process.pid}/status').read_text()
+            caught = next(line for line in status.splitlines() if line.startswith('SigCgt'))
+            if int(caught.split()[1], 16) & bit:
+                return
+            time.sleep(0.005)
+        raise AssertionError('no handlers')
+
+    def until(self, words: str, timeout: float = 30.0) -> None:
+        end = time.monotonic() + timeout
+        while words not in self.text:
+            assert time.monotonic() < end and self.process.poll() is None, self.text
+            time.sleep(0.02)
+
+    def end(self, signum: int, twice: bool = False) -> int:
+        self.process.send_signal(signum)
+        if twice:  # Ctrl-C under `ros2 launch` comes from the terminal and from launch
+            time.sleep(0.05)
+            self.process.send_signal(signum)
+        code = self.process.wait(15)
+        self._reader.join(5)
+        return code
+
+
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
+def test_signals_during_start_up(signum, checkpoint):
+    """From the first moment on, through imports, ROS' initialisation and the model's loading."""
+    nodes = []
+    for delay in (0.0, 0.3, 1.0, 2.0):
+        node = NodeProcess({'checkpoint': checkpoint})
+        node.until_handled()
+        time.sleep(delay)
+        nodes.append((delay, node.end(signum), node.text))
+    assert [(d, code) for d, code, _ in nodes] == [(d, 0) for d, _, _ in nodes], nodes
+    assert not any('Traceback' in text or 'terminate' in text for _, _, text in nodes), nodes
+
+
+def test_signals_during_inference_and_at_rest(checkpoint):
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    client = Client(context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(client)
+    images, camera = pictures(12), pinhole()
+    results = []
+    try:
+        for signum, twice, busy in (
+            (signal.SIGTERM, False, True),
+            (signal.SIGINT, True, True),
+            (signal.SIGINT, False, False),
+        ):
+            node = NodeProcess(EVERY_FRAME | {'checkpoint': checkpoint, 'samples': 16})
+            node.until('active:')
+            if busy:
+                told = len(client.poses)
+                end = time.monotonic() + 20
+                while len(client.poses) < told + 2 and time.monotonic() < end:
+                    k = int(time.monotonic() * 1000)
+                    client.show(images[k % 12], time.time_ns(), camera)
+                    executor.spin_once(timeout_sec=0.05)
+                assert len(client.poses) >= told + 2, node.text
+            results.append((signum, node.end(signum, twice), node.text))
+    finally:
+        executor.shutdown()
+        client.destroy_node()
+        rclpy.try_shutdown(context=context)
+    assert [code for _, code, _ in results] == [0] * 3, results
+    assert not any('Traceback' in text or 'terminate' in text for _, _, text in results), results
+
+
+def test_a_parameter_that_cannot_be_used_is_one_line_and_an_exit_code():
+    node = NodeProcess({'window_size': 1})
+    assert node.process.wait(30) == 2
+    node._reader.join(5)
+    assert 'parameter window_size' in node.text and 'expected integer from 2 to 64' in node.text
+    assert 'Traceback' not in node.text
+
+
+def test_a_camera_that_has_nothing_to_show_says_so(tmp_path):
+    node = NodeProcess(
+        {'source': 'images', 'path': str(tmp_path)}, 'ray_pose_ros.synthetic.camera_publisher'
+    )
+    assert node.process.wait(30) == 2
+    node._reader.join(5)
+    assert 'has 0 images, expected at least 2' in node.text and 'Traceback' not in node.text

@@ -1,0 +1,173 @@
+"""The worker thread, without ROS messages: order, newest wins, reset, faults, stopping."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from node_harness import FakeEstimator
+
+from ray_pose_ros.estimation.views import View
+from ray_pose_ros.node.worker import Candidate, Failed, Kept, Refused, Solved, Worker
+
+
+class Results(list):
+    """What was delivered, with a way to wait for it."""
+
+    def wait(self, kind, count=1, timeout=5.0):
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            found = [r for r in self if isinstance(r, kind)]
+            if len(found) >= count:
+                return found
+            time.sleep(0.005)
+        raise AssertionError(f'{count} {kind.__name__} expected, got {list(self)}')
+
+
+@pytest.fixture
+def results():
+    return Results()
+
+
+@pytest.fixture
+def worker(results):
+    out = Worker(results.append)
+    yield out
+    assert out.stop(5.0)
+
+
+def candidate(number, broken=False):
+    def make_view():
+        if broken:
+            raise ValueError('corrupt')
+        return View(np.full((8, 8, 3), number, np.uint8), name=f'{number}')
+
+    return Candidate('camera', '/camera/image_raw', number, 'optical', make_view)
+
+
+def loaded(worker, estimator, window=3, least=2):
+    worker.load(lambda: estimator, window, least).result(5.0)
+    return estimator
+
+
+def test_each_keyframe_is_prepared_once_and_the_window_slides(worker, results):
+    estimator = loaded(worker, FakeEstimator())
+    for k in range(5):
+        worker.offer(candidate(k))
+        results.wait(Kept, k + 1)
+        if k:
+            results.wait(Solved, k)
+    assert [v.name for v in estimator.prepared] == list('01234')
+    assert [[v.name for v in w] for w in estimator.solved] == [
+        ['0', '1'], ['0', '1', '2'], ['1', '2', '3'], ['2', '3', '4']
+    ]  # fmt: skip
+    last = results.wait(Solved, 4)[-1]
+    assert [k.id for k in last.keyframes] == [2, 3, 4]
+    assert {'queue', 'decode', 'features', 'solve', 'denoise', 'recover'} <= set(last.seconds)
+
+
+def test_newest_wins_and_a_burst_is_solved_once(worker, results):
+    for k in range(2):  # nothing is loaded yet, the window is of the default two
+        assert worker.offer(candidate(k)) is None
+    assert worker.offer(candidate(2)).stamp_ns == 0
+    assert worker.waiting == 2
+    estimator = loaded(worker, FakeEstimator())
+    results.wait(Solved)
+    assert [v.name for v in estimator.prepared] == ['1', '2']
+    assert len(estimator.solved) == 1
+
+
+def test_a_bad_view_is_refused_and_the_others_go_on(worker, results):
+    estimator = loaded(worker, FakeEstimator())
+    for c in (candidate(0), candidate(1, broken=True), candidate(2)):
+        worker.offer(c)
+    refused = results.wait(Refused)[0]
+    assert refused.reason == 'corrupt' and refused.candidate.stamp_ns == 1
+    results.wait(Kept, 2)
+    results.wait(Solved)
+    assert [v.name for v in estimator.solved[-1]] == ['0', '2']
+
+
+def test_a_failed_solve_keeps_the_keyframes(worker, results):
+    estimator = loaded(worker, FakeEstimator())
+    estimator.fail = RuntimeError('CUDA out of memory')
+    worker.offer(candidate(0))
+    worker.offer(candidate(1))
+    assert results.wait(Failed)[0].error == 'RuntimeError: CUDA out of memory'
+    estimator.fail = None
+    worker.offer(candidate(2))
+    assert len(results.wait(Solved)[0].keyframes) == 3
+
+
+def test_an_answer_that_is_not_finite_is_a_failure(worker, results):
+    class Broken(FakeEstimator):
+        def solve(self, prepared, progress=None):
+            out = super().solve(prepared, progress)
+            out.t[0, 0] = np.nan
+            return out
+
+    loaded(worker, Broken())
+    worker.offer(candidate(0))
+    worker.offer(candidate(1))
+    assert 'not finite' in results.wait(Failed)[0].error
+
+
+def test_reset_abandons_the_solve_under_way(worker, results):
+    estimator = loaded(worker, FakeEstimator(seconds=30))
+    worker.offer(candidate(0))
+    worker.offer(candidate(1))
+    while not estimator.solved:
+        time.sleep(0.005)
+    worker.reset()
+    estimator.seconds = 0
+    worker.offer(candidate(2))
+    worker.offer(candidate(3))
+    solved = results.wait(Solved)[0]
+    assert [k.stamp_ns for k in solved.keyframes] == [2, 3]
+    assert solved.epoch == worker.epoch == 1
+    assert [k.id for k in solved.keyframes] == [2, 3]  # ids are not used again
+
+
+def test_loading_says_what_went_wrong_and_can_be_repeated(worker):
+    def broken():
+        raise FileNotFoundError('no weights')
+
+    with pytest.raises(FileNotFoundError, match='no weights'):
+        worker.load(broken, 3, 2).result(5.0)
+    assert worker.alive
+    loaded(worker, FakeEstimator())
+    assert worker.device == 'fake'
+
+
+def test_release_drops_the_model_and_candidates_wait_for_the_next(worker, results):
+    first = loaded(worker, FakeEstimator())
+    worker.release().result(5.0)
+    worker.offer(candidate(0))
+    worker.offer(candidate(1))
+    time.sleep(0.05)
+    assert not first.prepared and worker.waiting == 2
+    second = loaded(worker, FakeEstimator())
+    results.wait(Solved)
+    assert len(second.prepared) == 2
+
+
+def test_stop_during_a_solve_is_quick(results):
+    worker = Worker(results.append)
+    estimator = loaded(worker, FakeEstimator(seconds=30))
+    worker.offer(candidate(0))
+    worker.offer(candidate(1))
+    while not estimator.solved:
+        time.sleep(0.005)
+    start = time.monotonic()
+    assert worker.stop(5.0)
+    assert time.monotonic() - start < 1.0 and not worker.alive
+
+
+def test_stop_does_not_wait_for_a_model_that_hangs(results):
+    worker = Worker(results.append)
+    begun, hang = threading.Event(), threading.Event()
+    worker.load(lambda: (begun.set(), hang.wait()), 3, 2)
+    assert begun.wait(5.0)
+    assert not worker.stop(0.05)
+    hang.set()
+    assert worker.stop(5.0)
