@@ -90,9 +90,12 @@ class Client(Node):
         self.diagnostics: dict[str, str] = {}
         self.levels: dict[str, tuple] = {}
         self.name = node_name
+        every = QoSProfile(
+            depth=20, reliability=LATCHED.reliability, durability=LATCHED.durability
+        )
         for kind, topic, to, qos in (
-            (PoseArray, f'{node_name}/poses', self.poses.append, LATCHED),
-            (Path, f'{node_name}/path', self.paths.append, LATCHED),
+            (PoseArray, f'{node_name}/poses', self.poses.append, every),
+            (Path, f'{node_name}/path', self.paths.append, every),
             (PoseWithCovarianceStamped, f'{node_name}/pose', self.newest.append, 10),
             (MarkerArray, f'{node_name}/markers', self.markers.append, LATCHED),
             (TFMessage, '/tf', self.tf.append, 100),
@@ -139,7 +142,7 @@ class Harness:
         self._thread = threading.Thread(target=self._spinner.spin, daemon=True)
         self._thread.start()
 
-    def until(self, condition, timeout: float = 10.0) -> bool:
+    def until(self, condition, timeout: float = 30.0) -> bool:
         """Spin the client until something holds; false when it does not within `timeout`."""
         end = time.monotonic() + timeout
         while not condition():
@@ -160,10 +163,10 @@ class Harness:
                 and self.client.count_publishers(f'{self.client.name}/poses')
             )
         )
-        self.until(lambda: False, 0.15)  # both ends of every connection
+        self.until(lambda: False, 0.3)  # both ends of every connection
         return self
 
-    def call(self, kind, name: str, request, timeout: float = 10.0):
+    def call(self, kind, name: str, request, timeout: float = 30.0):
         """Call a service of the node."""
         client = self.client.create_client(kind, f'{self.client.name}/{name}')
         assert self.until(client.service_is_ready, timeout)
@@ -180,7 +183,7 @@ class Harness:
         """Call ~/enable."""
         return self.call(SetBool, 'enable', SetBool.Request(data=value))
 
-    def diagnosed(self, key: str, value: str, timeout: float = 5.0) -> bool:
+    def diagnosed(self, key: str, value: str, timeout: float = 20.0) -> bool:
         """Wait until diagnostics say `key: value`."""
         return self.until(lambda: self.client.diagnostics.get(key) == value, timeout)
 

@@ -33,11 +33,12 @@ def test_reset_capture_and_enable(start):
     assert harness.until(lambda: harness.count == 3)
     assert harness.trigger('reset').success
     assert harness.until(lambda: harness.count == 0)
-    assert client.markers[-1].markers[0].action == 3 and len(client.markers[-1].markers) == 1
+    assert harness.until(lambda: len(client.markers[-1].markers) == 1)
+    assert client.markers[-1].markers[0].action == 3
 
     show(harness, range(3, 5))
     assert harness.until(lambda: harness.count == 2)
-    assert client.tf[-1].transforms[0].child_frame_id == 'camera_keyframe_3'
+    assert harness.until(lambda: client.tf[-1].transforms[0].child_frame_id == 'camera_keyframe_3')
     client.show(IMAGES[4], 200 * SECOND, CAMERA)
     assert harness.diagnosed('dropped: unchanged', '1')
     assert harness.trigger('capture').success
@@ -110,6 +111,7 @@ def test_deactivate_during_inference_and_start_again(start):
     show(harness, range(2))
     assert harness.until(lambda: slow.solved)
     assert change(harness, Transition.TRANSITION_DEACTIVATE)
+    assert harness.until(lambda: harness.client.images.get_subscription_count() == 0)
     assert change(harness, Transition.TRANSITION_ACTIVATE)
     slow.seconds = 0
     harness.ready()

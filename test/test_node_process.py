@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
     """Write a model slow enough to be met at work: many steps of random weights."""
-    return save_tiny_model(tmp_path_factory.mktemp('checkpoint'), steps=100, readout=0)
+    return save_tiny_model(tmp_path_factory.mktemp('checkpoint'), steps=40, readout=0)
 
 
 class NodeProcess:
@@ -100,7 +100,7 @@ def test_signals_during_inference_and_at_rest(checkpoint):
             (signal.SIGINT, True, True),
             (signal.SIGINT, False, False),
         ):
-            node = NodeProcess(EVERY_FRAME | {'checkpoint': checkpoint, 'samples': 16})
+            node = NodeProcess(EVERY_FRAME | {'checkpoint': checkpoint, 'samples': 8})
             node.until('active:')
             if busy:
                 told = len(client.poses)

@@ -1,13 +1,13 @@
 """The chain learns: a model overfitted to eight views of one scene gives back its cameras."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from ray_pose_ros.geometry.similarity import relative_rotation_errors
+from ray_pose_ros.model.checkpoint import default_checkpoint, load_checkpoint
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
 from ray_pose_ros.model.sampler import sample
+from ray_pose_ros.training.command import DEFAULT_CONFIG
 from ray_pose_ros.training.config import TrainingConfig
 from ray_pose_ros.training.dataset import SceneSet, render_dataset
 from ray_pose_ros.training.trainer import Trainer
@@ -19,11 +19,10 @@ VIEWS = 8
 @pytest.mark.slow
 def test_overfitting_eight_views_recovers_every_rotation(tmp_path, monkeypatch):
     config = TrainingConfig(
-        model=TrainingConfig.read(DEFAULT).model | {'sample_steps': 10},
-        steps=700,
-        warmup=30,
-        cooldown=350,
-        learning_rate=2e-3,
+        model=TrainingConfig.read(DEFAULT_CONFIG).model,
+        steps=350,
+        warmup=20,
+        cooldown=200,
         ema=0.98,
         views=(VIEWS, VIEWS),
         views_per_step=(VIEWS,),
@@ -33,6 +32,8 @@ def test_overfitting_eight_views_recovers_every_rotation(tmp_path, monkeypatch):
     )
     torch.manual_seed(0)
     model = RayDiffuser(config.model_config()).eval()
+    shipped = load_checkpoint(default_checkpoint())
+    model.feature_extractor.load_state_dict(shipped.feature_extractor.state_dict())
     render_dataset(tmp_path / 'data', scenes=1, first_seed=11, views=VIEWS, workers=1)
     scenes = SceneSet.load([tmp_path / 'data'], model.feature_extractor)
     trainer = Trainer(config, model, scenes, scenes, tmp_path / 'run')
@@ -50,6 +51,3 @@ def test_overfitting_eight_views_recovers_every_rotation(tmp_path, monkeypatch):
     rotation, _ = recover(rays, batch.directions)
     errors = relative_rotation_errors(rotation, batch.rotation)
     assert errors.max() < 2.0
-
-
-DEFAULT = Path(__file__).parents[1] / 'ray_pose_ros' / 'training' / 'default.yaml'

@@ -17,7 +17,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument('--rendered', type=int, default=0, help='number of rendered test objects')
     parser.add_argument('--views', type=int, nargs='+', default=[2, 5, 8], help='set sizes N')
     parser.add_argument('--subsets', type=int, default=20, help='random sets of each size')
-    parser.add_argument('--within', type=float, default=180.0, help="degrees from the first's axis")
+    parser.add_argument('--within', type=float, default=180.0, help='degrees from the first axis')
     parser.add_argument('--checkpoint', type=Path, help='default: the shipped model')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--steps', type=int, help='network calls; default: what the model says')

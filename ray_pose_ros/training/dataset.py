@@ -81,19 +81,25 @@ def _render_scene(
     from ray_pose_ros.synthetic.scenes import sample_scene
     from ray_pose_ros.synthetic.training_view import training_view
 
-    scene = sample_scene(seed, split, library=library, share=share)
-    rng = np.random.default_rng([seed, split == 'test', 7])
-    size = SENSORS[rng.integers(len(SENSORS))]
-    # one view at a time may fail to show the object: draw some to spare
     rendered = []
-    for camera, rotation, translation in sample_cameras(rng, scene, 2 * views, size):
-        view = training_view(scene, camera, rotation, translation, rng, SIZE)
-        if view.mask.mean() > 0.02:
-            rendered.append(view)
-        if len(rendered) == views:
+    for attempt in range(10):
+        scene = sample_scene(seed + attempt * 10**9, split, library=library, share=share)
+        rng = np.random.default_rng([seed, split == 'test', 7 + attempt])
+        size = SENSORS[rng.integers(len(SENSORS))]
+        # clutter may hide the object: draw some cameras to spare, and keep what shows it
+        for camera, rotation, translation in sample_cameras(rng, scene, 2 * views, size):
+            view = training_view(scene, camera, rotation, translation, rng, SIZE)
+            if view.mask.mean() > 0.02:
+                rendered.append(view)
+            if len(rendered) == views:
+                break
+        if len(rendered) >= 2:
             break
-    while len(rendered) < views:  # a hidden object: repeat what there is
-        rendered.append(rendered[len(rendered) - 1])
+        rendered.clear()  # hidden from everywhere: another scene stands in for it
+    else:
+        raise RuntimeError(f'scene {seed} of {split}: the object shows in no view')
+    while len(rendered) < views:
+        rendered.append(rendered[len(rendered) // 2])
     step = DEPTH_STEP
     return {
         'images': np.stack([view.image for view in rendered]),

@@ -222,9 +222,9 @@ class Trainer:
         self.history.append(entry)
         stages = self.config.stages
         reached = found['all' if stages[self.stage] >= 180 else f'{stages[self.stage]:.0f}']
-        if self.stage + 1 < len(stages):
-            if reached['median'] < self.config.advance * stages[self.stage]:
-                self.stage += 1
+        wider = self.stage + 1 < len(stages)
+        if wider and reached['median'] < self.config.advance * stages[self.stage]:
+            self.stage += 1
         if self.rank == 0:
             self.export(self.folder / 'export')
             line = ' | '.join(

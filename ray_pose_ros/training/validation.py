@@ -20,7 +20,8 @@ def validate(
 ) -> dict[str, dict[str, float]]:
     """Accuracy on sets of held-out scenes, by case.
 
-    A case of N views takes 2 / N of the `sets`. `steps` network calls: 1 is the single pass from pure noise, more is implicit sampling.
+    A case of N views takes 2 / N of the `sets`. With `steps` 1 the answer is the single pass from
+    pure noise; with more it is sampled.
     Returns for each case R@15 and R@30 over ordered pairs, the median rotation error in degrees,
     camera-centre accuracy at 0.1 of the scene's size (N > 2), and the same figures for 'all
     cameras the same' under names ending in `_same`.
