@@ -27,11 +27,12 @@ from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.model.checkpoint import save_checkpoint
 from ray_pose_ros.model.config import ModelConfig
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
+from ray_pose_ros.node import pose_node
 from ray_pose_ros.node.conversions import nanoseconds, time_message
 from ray_pose_ros.node.outputs import LATCHED
-from ray_pose_ros.node.pose_node import PoseNode
 from ray_pose_ros.synthetic.camera_publisher import image_message, info_message
 
+pose_node.DIAGNOSTICS_S = 0.1  # tests wait for it often
 DOMAIN = int(os.environ.get('ROS_DOMAIN_ID', '1'))
 FRAME = 'camera_optical_frame'
 EVERY_FRAME = {
@@ -124,11 +125,11 @@ class Client(Node):
 class Harness:
     """A PoseNode spun by a thread of its own, and a Client spun by `until`."""
 
-    def __init__(self, factory, parameters=None, node_class=PoseNode, **kwargs) -> None:
+    def __init__(self, factory, parameters=None, **kwargs) -> None:
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=DOMAIN)
         overrides = [Parameter(k, value=v) for k, v in (parameters or {}).items()]
-        self.node = node_class(
+        self.node = pose_node.PoseNode(
             estimator_factory=factory,
             context=self.context,
             parameter_overrides=overrides,

@@ -29,6 +29,7 @@ from ray_pose_ros.node.ros_parameters import on_set
 from ray_pose_ros.node.worker import Candidate, Failed, Kept, Refused, Result, Solved
 
 TICK_S = 0.1
+DIAGNOSTICS_S = 1.0
 
 
 class PoseNode(ManagedModelNode):
@@ -49,7 +50,7 @@ class PoseNode(ManagedModelNode):
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.create_timer(TICK_S, self._on_tick)
-        self.create_timer(1.0, self._on_diagnostics)
+        self.create_timer(DIAGNOSTICS_S, self._on_diagnostics)
 
     # -- lifecycle ------------------------------------------------------------------------------
 
