@@ -33,11 +33,16 @@ def config(geometry: str, **changes) -> ModelConfig:
 
 
 class Oracle(nn.Module):
-    """In place of a RayDiffuser: whatever the noise, it answers `rays` (N, 6, h, w)."""
+    """In place of a RayDiffuser: whatever the noise, it answers `rays` (N, 6, h, w).
+
+    With rays (N, N, 6, h, w) it answers by which view comes first: those of that row, in the
+    order that the views come in. Views are told apart by the means of their images.
+    """
 
     def __init__(self, config: ModelConfig, rays: torch.Tensor):
         super().__init__()
         self.config, self.rays = config, rays.float()
+        self.seen, self.answer = [], self.rays
         self.noise_scheduler = NoiseSchedule(config.steps, config.beta_start, config.beta_end)
         self.parameter = nn.Parameter(torch.zeros(1))
         self.max_views = config.max_views
@@ -45,14 +50,19 @@ class Oracle(nn.Module):
 
     def encode(self, images):
         grid = self.config.grid
+        self.seen.append(float(images.mean()))
         return images.mean(dim=(2, 3, 4))[..., None, None, None].expand(1, 1, 4, grid, grid)
 
     def condition(self, features, geometry):
         self.geometry = geometry
+        if self.rays.dim() == 5:
+            apart = features[:, :, 0, 0, 0, None] - torch.tensor(self.seen)
+            order = apart.abs().argmin(dim=-1)  # (S, N)
+            self.answer = torch.stack([self.rays[i[0], i] for i in order])
         return Context(features)
 
     def denoise(self, x, t, context):
-        return self.rays.expand_as(x)
+        return self.answer.expand_as(x)
 
 
 def orbit(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,6 +102,18 @@ def cameras(n: int) -> list[CameraModel]:
         K = [[f, 0, width / 2 + 7 - 3 * i], [0, 1.02 * f, height / 2 - 5 + 2 * i], [0, 0, 1]]
         made.append(CameraModel(torch.tensor(K), width, height, *lenses[i % len(lenses)]))
     return made
+
+
+def own_model_by_reference(views, lenses, R, t, target):
+    """Oracle that answers in the object gauge of whichever view comes first."""
+    rows = []
+    for first in range(len(views)):
+        order = [first] + [i for i in range(len(views)) if i != first]
+        distance = float((-R[first].T @ t[first] - target).norm())
+        ordered = [views[i] for i in order], [lenses[i] for i in order], R[order], t[order]
+        model, _ = own_model(*ordered, distance)
+        rows.append(model.rays[torch.tensor(order).argsort()])
+    return Oracle(config('directions'), torch.stack(rows))
 
 
 def make_views(lenses, known=True):

@@ -108,7 +108,7 @@ def test_bad_checkpoints(photos, checkpoint, tmp_path, capsys):
 
 def test_bad_settings(photos, checkpoint, tmp_path, capsys):
     common = [photos / 'images', '--checkpoint', checkpoint, '--out', tmp_path / 'out']
-    assert 'samples is 0' in refused(capsys, *common, '--samples', 0)
+    assert 'samples is -1' in refused(capsys, *common, '--samples', -1)
     assert "device is 'toaster'" in refused(capsys, *common, '--device', 'toaster')
     (tmp_path / 'file').write_text('')
     message = refused(capsys, photos / 'images', '--out', tmp_path / 'file')

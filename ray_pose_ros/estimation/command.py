@@ -59,7 +59,13 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     )
     add('--device', default='auto', help='auto (default), cpu, cuda or cuda:N')
     add('--steps', type=int, metavar='N', help='network calls; default: as the checkpoint says')
-    add('--samples', type=int, default=4, metavar='N', help='answers compared (default 4)')
+    add(
+        '--samples',
+        type=int,
+        default=0,
+        metavar='N',
+        help='answers averaged; default: as suits the checkpoint',
+    )
     add('--seed', type=int, default=0, metavar='N', help='of the noise (default 0)')
     add(
         '--crop-params',

@@ -1,4 +1,4 @@
-"""Several answers of a generative model: which one to give, and how far to trust it."""
+"""Several answers of a generative model: what they say together, and how far to trust it."""
 
 import math
 from dataclasses import dataclass
@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from ray_pose_ros.geometry.rays import camera_centres, normalise_rays
-from ray_pose_ros.geometry.rotations import geodesic_angle
+from ray_pose_ros.geometry.rotations import geodesic_angle, project_to_so3
+from ray_pose_ros.geometry.similarity import transform_cameras
 
 # No estimate is better than this; a covariance of zero would break every filter downstream.
 ROTATION_FLOOR = math.radians(0.5)  # rad
 CENTRE_FLOOR = 0.005  # of the first camera's distance
 MODE_ANGLE = math.radians(15.0)  # answers within this angle in every view are the same answer
+_INLIER_ANGLE, _INLIER_SHIFT = math.radians(15.0), 0.25  # errors beyond lose their say
+_ROUNDS = 15
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,16 @@ class Consensus:
     """What S samples of N cameras agree on.
 
     Attributes:
+        R, t: (N, 3, 3), (N, 3), the robust average of the samples, first camera unrotated at
+            distance 1; a single sample as it is.
         index: of the medoid, the sample nearest to all others.
-        rotation_sigma, centre_sigma: (N,) spread around it, rad and gauge units; no floor yet.
+        rotation_sigma, centre_sigma: (N,) spread around R, t, rad and gauge units; no floor yet.
         agreement: fraction of the samples in the medoid's mode, 1 for a single sample.
         modes: number of different answers among the samples.
     """
 
+    R: Tensor
+    t: Tensor
     index: int
     rotation_sigma: Tensor
     centre_sigma: Tensor
@@ -34,7 +41,11 @@ class Consensus:
 
 
 def consensus(R: Tensor, t: Tensor) -> Consensus:
-    """Compare samples R (S, N, 3, 3), t (S, N, 3) of the same cameras in the same gauge."""
+    """Compare samples R (S, N, 3, 3), t (S, N, 3) of the same cameras.
+
+    Each is in the published world by its own first camera. That camera's error is then in all
+    views of the sample, so for the average every sample is first turned and scaled as a whole.
+    """
     centres = camera_centres(R, t)
     angles = geodesic_angle(R[:, None], R[None])  # (S, S, N)
     shifts = torch.linalg.vector_norm(centres[:, None] - centres[None], dim=-1)
@@ -42,14 +53,48 @@ def consensus(R: Tensor, t: Tensor) -> Consensus:
     apart = (angles.square() + shifts.square()).mean(dim=-1).sqrt()
     index = int(apart.sum(dim=1).argmin())
     same = angles.amax(dim=-1) < MODE_ANGLE  # (S, S)
+    mean_R, mean_t = (R[0], t[0]) if len(R) == 1 else robust_average(R, t, index)
+    off = geodesic_angle(R, mean_R)
+    shift = torch.linalg.vector_norm(centres - camera_centres(mean_R, mean_t), dim=-1)
     others = max(len(R) - 1, 1)
     return Consensus(
+        R=mean_R,
+        t=mean_t,
         index=index,
-        rotation_sigma=(angles[index].square().sum(dim=0) / others).sqrt(),
-        centre_sigma=(shifts[index].square().sum(dim=0) / others).sqrt(),
+        rotation_sigma=(off.square().sum(dim=0) / others).sqrt(),
+        centre_sigma=(shift.square().sum(dim=0) / others).sqrt(),
         agreement=float(same[index].double().mean()),
         modes=_count_modes(same),
     )
+
+
+def robust_average(R: Tensor, t: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    """Average samples R (S, N, 3, 3), t (S, N, 3) from sample `start` on: R (N, 3, 3), t (N, 3).
+
+    Rotation averaging over whole sets of cameras: in turns, each sample is rotated and scaled
+    onto the average about the common origin, the object, and the average taken again, with
+    Cauchy weights (Hartley et al., "Rotation averaging", IJCV 2013, for the problem).
+    """
+    centres = camera_centres(R, t)
+    mean_R, mean_c = R[start], centres[start]
+    weight, weight_c = torch.ones_like(R[..., 0, 0]), torch.ones_like(R[..., 0, 0])
+    for _ in range(_ROUNDS):
+        turn = project_to_so3(torch.einsum('sn,snji,njk->sik', weight, R, mean_R))
+        turned_R = R @ turn[:, None]
+        turned_c = centres @ turn
+        inner = (weight_c[..., None] * turned_c * mean_c).sum(dim=(1, 2))
+        square = (weight_c[..., None] * turned_c.square()).sum(dim=(1, 2))
+        # a sample on the other side of the object must not be scaled to nothing
+        turned_c = turned_c * (inner / square).clamp(0.5, 2.0)[:, None, None]
+        angle = geodesic_angle(turned_R, mean_R)
+        shift = torch.linalg.vector_norm(turned_c - mean_c, dim=-1)
+        weight = 1 / (1 + (angle / _INLIER_ANGLE).square())
+        weight_c = 1 / (1 + (shift / _INLIER_SHIFT).square())
+        mean_R = project_to_so3(torch.einsum('sn,snij->nij', weight, turned_R))
+        mean_c = (weight_c[..., None] * turned_c).sum(0) / weight_c.sum(0)[:, None]
+    mean_t = -(mean_R @ mean_c[..., None])[..., 0]
+    distance = torch.linalg.vector_norm(mean_c[0])
+    return transform_cameras(mean_R, mean_t, 1 / distance, mean_R[0], torch.zeros_like(mean_t[0]))
 
 
 def _count_modes(same: Tensor) -> int:

@@ -40,6 +40,9 @@ from ray_pose_ros.model.plans import default_plan
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
 from ray_pose_ros.model.sampler import KnownRays, sample
 
+# Models that anchor their reference gain from taking several views as one; the official network is
+# large, and a sample of it costs as much as the first.
+ANCHORED_SAMPLES, OFFICIAL_SAMPLES = 8, 4
 PRECISIONS = {
     'float32': torch.float32,
     'float16': torch.float16,
@@ -94,7 +97,8 @@ class Estimator:
         model: a network, a checkpoint folder, or None for the checkpoint that ships.
         device: torch's name of it, or 'auto': a CUDA GPU where there is one.
         steps: network calls; None or 0 for what the checkpoint was made for.
-        samples: answers denoised side by side, from which spread and modes are read.
+        samples: answers denoised side by side, averaged robustly; their spread is the uncertainty.
+            0 for what suits the checkpoint.
         seed: of the noise, drawn on the CPU whatever the device.
         crop_scale: side of the crops over the longer side of the objects' boxes.
         crop_params: 'training', or 'demo' to repeat the official demo's (official models only).
@@ -116,8 +120,8 @@ class Estimator:
         crop_params: str = 'training',
         precision: str = 'float32',
     ):
-        if samples < 1:
-            raise ValueError(f'samples is {samples}, expected at least 1')
+        if samples < 0:
+            raise ValueError(f'samples is {samples}, expected 0 (the default) or more')
         if steps is not None and steps < 0:
             raise ValueError(f'steps is {steps}, expected 0 (the default) or more')
         if crop_params not in ('training', 'demo'):
@@ -131,7 +135,8 @@ class Estimator:
         if isinstance(model, (str, Path)):
             model = load_checkpoint(model, self.device)
         self.model = model.to(self.device).eval()
-        self.samples, self.seed = samples, seed
+        usual = ANCHORED_SAMPLES if model.config.anchor_reference else OFFICIAL_SAMPLES
+        self.samples, self.seed = samples or usual, seed
         self.crop_scale, self.crop_params = crop_scale, crop_params
         self.plan = default_plan(model.config, model.noise_scheduler, steps or None)
 
@@ -177,8 +182,8 @@ class Estimator:
         grid = self.model.config.grid
         end = time.perf_counter()
         return Estimate(
-            R=R[best].numpy(),
-            t=t[best].numpy(),
+            R=agreed.R.numpy(),
+            t=agreed.t.numpy(),
             cameras=tuple(used),
             intrinsics_source=tuple(p.intrinsics_source for p in prepared),
             names=tuple(names),
@@ -202,17 +207,23 @@ class Estimator:
         return torch.autocast(self.device.type, PRECISIONS[self.precision])
 
     def _predict(self, prepared: Sequence[Prepared], progress) -> Tensor:
-        """Rays (S, N, P, 6) float64 in the network's gauge, OpenCV axes."""
+        """Rays (S, N, P, 6) float64, OpenCV axes, each sample in its gauge."""
         config = self.model.config
-        features = torch.stack([p.features for p in prepared])[None]
-        geometry = torch.stack([p.geometry for p in prepared])[None]
-        known = _reference_rays(prepared, config.grid) if config.anchor_reference else None
+        features = torch.stack([p.features for p in prepared])
+        geometry = torch.stack([p.geometry for p in prepared])
+        order = torch.arange(len(prepared))[None]
+        known = None
+        if config.anchor_reference:
+            # The model knows its reference exactly and the other views through it, so that each
+            # sample takes another view as reference: their errors are then different ones.
+            order = _orders(len(prepared), self.samples)
+            known = _reference_rays([prepared[i] for i in order[:, 0]], len(prepared), config.grid)
         generator = torch.Generator().manual_seed(self.seed)
         callback = progress and (lambda state: progress(state.index + 1, state.total))
         with torch.inference_mode(), self._arithmetic():
             sampled = sample(
                 self.model,
-                self.model.condition(features, geometry),
+                self.model.condition(features[order], geometry[order]),
                 self.plan,
                 samples=self.samples,
                 generator=generator,
@@ -220,6 +231,9 @@ class Estimator:
                 callback=callback,
             )
         rays = to_tokens(sampled.rays.detach().cpu().double())
+        if len(order) > 1:
+            back = order.argsort(dim=1)
+            rays = torch.stack([of_sample[i] for of_sample, i in zip(rays, back, strict=True)])
         return rays_p3d_to_opencv(rays) if config.geometry == 'ndc' else rays
 
 
@@ -249,11 +263,17 @@ def _check_finite(values: Tensor, names: Sequence[str], what: str) -> None:
         raise EstimationError(f'{what} for {which}')
 
 
-def _reference_rays(prepared: Sequence[Prepared], grid: int) -> KnownRays:
-    """The first view's rays in the gauge of the project's models, where they define it."""
+def _orders(views: int, samples: int) -> Tensor:
+    """(S, N): the views with another one in front for each sample, in turns."""
+    first = torch.arange(samples) % views
+    rest = torch.stack([torch.cat([torch.arange(i), torch.arange(i + 1, views)]) for i in first])
+    return torch.cat([first[:, None], rest], dim=1)
+
+
+def _reference_rays(references: Sequence[Prepared], views: int, grid: int) -> KnownRays:
+    """Rays (S, N, 6, h, w) of each sample's first view, which defines its gauge."""
     R = torch.eye(3, dtype=torch.float64)
     t = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-    first = prepared[0]
-    rays = to_grid(rays_from_cameras(R, t, first.directions @ first.turn.T), grid, grid)
-    views = torch.arange(len(prepared)) == 0
-    return KnownRays(rays.float().expand(1, len(prepared), *rays.shape), views)
+    rays = [rays_from_cameras(R, t, p.directions @ p.turn.T) for p in references]
+    maps = to_grid(torch.stack(rays), grid, grid).float()  # (S, 6, h, w)
+    return KnownRays(maps[:, None].expand(-1, views, -1, -1, -1), torch.arange(views) == 0)

@@ -21,7 +21,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument('--checkpoint', type=Path, help='default: the shipped model')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--steps', type=int, help='network calls; default: what the model says')
-    parser.add_argument('--samples', type=int, default=1)
+    parser.add_argument('--samples', type=int, default=0, help='default: what suits the model')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, help='write all figures here as JSON')
     return parser
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         settings = {
             'checkpoint': str(args.checkpoint or 'shipped'),
             'steps': len(estimator.plan.steps),
-            'samples': args.samples,
+            'samples': estimator.samples,
             'subsets': args.subsets,
             'seed': args.seed,
         }

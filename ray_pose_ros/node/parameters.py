@@ -71,9 +71,10 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         'samples',
-        4,
-        'Solutions drawn for a window; their spread is the uncertainty that is published.',
-        minimum=1,
+        0,
+        'Solutions drawn for a window and averaged; their spread is the uncertainty that is '
+        'published. 0 is what suits the checkpoint.',
+        minimum=0,
         maximum=64,
     ),
     Parameter(
