@@ -6,13 +6,12 @@ Starts the pose node, with rviz on request.
 Arguments left empty are as the parameter file says.
 """
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
-
-from launch import LaunchDescription
 
 PACKAGE, NODE = 'ray_pose_ros', 'ray_pose'
 # name, default, description

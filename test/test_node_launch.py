@@ -130,9 +130,8 @@ def test_rviz_shows_what_the_node_publishes():
 
 def test_real_launch_where_installed():
     launch_ros = pytest.importorskip('launch_ros')
-    from launch.launch_context import LaunchContext
-
     import launch
+    from launch.launch_context import LaunchContext
 
     if not hasattr(launch_ros, 'actions'):
         pytest.importorskip('launch_ros.actions')

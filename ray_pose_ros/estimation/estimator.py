@@ -211,12 +211,14 @@ class Estimator:
         config = self.model.config
         features = torch.stack([p.features for p in prepared])
         geometry = torch.stack([p.geometry for p in prepared])
-        order = torch.arange(len(prepared))[None]
-        known = None
+        order, samples, known = torch.arange(len(prepared))[None], self.samples, None
         if config.anchor_reference:
             # The model knows its reference exactly and the other views through it, so that each
             # sample takes another view as reference: their errors are then different ones.
-            order = _orders(len(prepared), self.samples)
+            if config.scale_input and len(self.plan.steps) == 1:
+                # one pass hardly sees the noise: a second one of the same reference tells nothing
+                samples = min(samples, len(prepared))
+            order = _orders(len(prepared), samples)
             known = _reference_rays([prepared[i] for i in order[:, 0]], len(prepared), config.grid)
         generator = torch.Generator().manual_seed(self.seed)
         callback = progress and (lambda state: progress(state.index + 1, state.total))
@@ -225,7 +227,7 @@ class Estimator:
                 self.model,
                 self.model.condition(features[order], geometry[order]),
                 self.plan,
-                samples=self.samples,
+                samples=samples,
                 generator=generator,
                 known=known,
                 callback=callback,
