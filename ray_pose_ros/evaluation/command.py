@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
         prepared = [estimator.prepare(view) for view in sequence.views]
         centres = -np.einsum('nji,nj->ni', sequence.R, sequence.t)
         for views in args.views:
-            rng = np.random.default_rng([args.seed, views])
+            # every sequence its own draws, whatever else is evaluated with it
+            rng = np.random.default_rng([args.seed, views, zlib.crc32(sequence.name.encode())])
             errors = pooled.setdefault((name, views), {})
             for _ in range(subsets):
                 chosen = draw_subset(sequence.R, views, args.within, rng)
