@@ -16,6 +16,7 @@ from ray_pose_ros import __version__
 COMMANDS = (
     'ray_pose_ros.estimation.command',
     'ray_pose_ros.evaluation.command',
+    'ray_pose_ros.evaluation.benchmark',
     'ray_pose_ros.training.command',
 )
 BAD_INPUT, INTERRUPTED = 2, 130

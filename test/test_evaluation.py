@@ -85,3 +85,11 @@ def test_a_frame_without_a_pose_is_named(tmp_path):
     (tmp_path / 'poses.json').write_text(json.dumps({'frames': [frame]}))
     with pytest.raises(ValueError, match=r'a\.png has no R and t'):
         read_folder(tmp_path)
+
+
+def test_benchmark_prints_a_row_for_each_number_of_views(capsys):
+    arguments = ['benchmark', '--views', '2', '3', '--repeats', '1', '--device', 'cpu']
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert '| 2 | ' in printed and '| 3 | ' in printed
+    assert cli.main(['benchmark', '--views', '1', '--device', 'cpu']) == 2
