@@ -26,6 +26,7 @@ from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.crops import patch_centres
 from ray_pose_ros.model.config import ModelConfig
+from ray_pose_ros.model.denoiser import reference_rays
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
 
 
@@ -165,12 +166,18 @@ def test_a_crop_beyond_what_the_lens_sees_is_solved_with_the_rest():
     check(Estimator(model).estimate(views), expected, tolerance=1e-4)
 
 
-def test_the_reference_is_given_to_the_sampler():
-    lenses, (R, t) = cameras(3), orbit(3)
-    views = make_views(lenses)
-    model, expected = own_model(views, lenses, R, t)
-    model.rays[0] = torch.randn(6, GRID, GRID)  # never read: these rays are known
-    check(Estimator(model).estimate(views), expected)
+def test_the_network_is_given_the_reference_and_gives_it_back():
+    model = tiny_model(geometry='directions', anchor_reference=True, residual=True)
+    grid = model.config.grid
+    directions = torch.nn.functional.normalize(torch.randn(1, 3, 3, grid, grid), dim=2)
+    channels = model.ray_predictor.feature_channels
+    context = model.condition(torch.randn(1, 3, channels, grid, grid), directions)
+    x = torch.randn(1, 3, 6, grid, grid)
+    other = torch.cat([torch.randn_like(x[:, :1]), x[:, 1:]], dim=1)
+    with torch.inference_mode():
+        found, again = model.denoise(x, 50, context), model.denoise(other, 50, context)
+    torch.testing.assert_close(found[:, :1], reference_rays(directions)[:, :1])
+    torch.testing.assert_close(again, found)  # what was noised there is never read
 
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])

@@ -34,11 +34,11 @@ from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.crops import Crop
 from ray_pose_ros.geometry.pytorch3d import rays_p3d_to_opencv
-from ray_pose_ros.geometry.rays import rays_from_cameras, to_grid, to_tokens
+from ray_pose_ros.geometry.rays import to_grid, to_tokens
 from ray_pose_ros.model.checkpoint import default_checkpoint, load_checkpoint
 from ray_pose_ros.model.plans import default_plan
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
-from ray_pose_ros.model.sampler import KnownRays, sample
+from ray_pose_ros.model.sampler import sample
 
 # Models that anchor their reference gain from taking several views as one; the official network is
 # large, and a sample of it costs as much as the first.
@@ -211,7 +211,7 @@ class Estimator:
         config = self.model.config
         features = torch.stack([p.features for p in prepared])
         geometry = torch.stack([p.geometry for p in prepared])
-        order, samples, known = torch.arange(len(prepared))[None], self.samples, None
+        order, samples = torch.arange(len(prepared))[None], self.samples
         if config.anchor_reference:
             # The model knows its reference exactly and the other views through it, so that each
             # sample takes another view as reference: their errors are then different ones.
@@ -219,7 +219,6 @@ class Estimator:
                 # one pass hardly sees the noise: a second one of the same reference tells nothing
                 samples = min(samples, len(prepared))
             order = _orders(len(prepared), samples)
-            known = _reference_rays([prepared[i] for i in order[:, 0]], len(prepared), config.grid)
         generator = torch.Generator().manual_seed(self.seed)
         callback = progress and (lambda state: progress(state.index + 1, state.total))
         with torch.inference_mode(), self._arithmetic():
@@ -229,7 +228,6 @@ class Estimator:
                 self.plan,
                 samples=samples,
                 generator=generator,
-                known=known,
                 callback=callback,
             )
         rays = to_tokens(sampled.rays.detach().cpu().double())
@@ -270,12 +268,3 @@ def _orders(views: int, samples: int) -> Tensor:
     first = torch.arange(samples) % views
     rest = torch.stack([torch.cat([torch.arange(i), torch.arange(i + 1, views)]) for i in first])
     return torch.cat([first[:, None], rest], dim=1)
-
-
-def _reference_rays(references: Sequence[Prepared], views: int, grid: int) -> KnownRays:
-    """Rays (S, N, 6, h, w) of each sample's first view, which defines its gauge."""
-    R = torch.eye(3, dtype=torch.float64)
-    t = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-    rays = [rays_from_cameras(R, t, p.directions @ p.turn.T) for p in references]
-    maps = to_grid(torch.stack(rays), grid, grid).float()  # (S, 6, h, w)
-    return KnownRays(maps[:, None].expand(-1, views, -1, -1, -1), torch.arange(views) == 0)
