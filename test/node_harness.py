@@ -261,3 +261,12 @@ def pictures(count: int, width: int = 64, height: int = 48, seed: int = 0) -> li
 def pinhole(width: int = 64, height: int = 48) -> CameraModel:
     """Make a camera with 60 degrees."""
     return CameraModel.from_fov(width, height, np.pi / 3)
+
+
+IMAGES = pictures(12)
+CAMERA = pinhole()
+
+
+def show(harness, numbers, begin=100, camera=CAMERA):
+    """Publish images one after the other, a second apart."""
+    harness.show(numbers, IMAGES, camera, begin)

@@ -6,21 +6,23 @@ import time
 import cv2
 import numpy as np
 import pytest
-from node_harness import EVERY_FRAME, FRAME, SECOND, pictures, pinhole, set_parameter, starter
+from node_harness import (
+    CAMERA,
+    EVERY_FRAME,
+    FRAME,
+    IMAGES,
+    SECOND,
+    set_parameter,
+    show,
+    starter,
+)
 from sensor_msgs.msg import CompressedImage
 
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.node.conversions import time_message
 from ray_pose_ros.synthetic.camera_publisher import image_message, info_message
 
-IMAGES = pictures(12)
-CAMERA = pinhole()
 start = pytest.fixture(starter)
-
-
-def show(harness, numbers, begin=100, camera=CAMERA):
-    """Publish images one after the other, a second apart."""
-    harness.show(numbers, IMAGES, camera, begin)
 
 
 # -- gate and services --------------------------------------------------------------------------

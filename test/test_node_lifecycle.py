@@ -4,26 +4,20 @@ import pytest
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from node_harness import (
+    CAMERA,
     EVERY_FRAME,
+    IMAGES,
     SECOND,
     FakeEstimator,
     Harness,
-    pictures,
-    pinhole,
     set_parameter,
+    show,
     starter,
 )
 
 from ray_pose_ros.node.parameter import ParameterError
 
-IMAGES = pictures(12)
-CAMERA = pinhole()
 start = pytest.fixture(starter)
-
-
-def show(harness, numbers, begin=100, camera=CAMERA):
-    """Publish images one after the other, a second apart."""
-    harness.show(numbers, IMAGES, camera, begin)
 
 
 def test_reset_capture_and_enable(start):

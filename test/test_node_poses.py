@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PoseArray
 from node_harness import (
+    CAMERA,
     EVERY_FRAME,
     FRAME,
+    IMAGES,
     SECOND,
-    pictures,
-    pinhole,
     save_tiny_model,
     set_parameter,
+    show,
     starter,
 )
 from sensor_msgs.msg import CameraInfo, Image
@@ -24,14 +25,7 @@ from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.outputs import LATCHED
 from ray_pose_ros.synthetic.camera_publisher import image_message, info_message
 
-IMAGES = pictures(12)
-CAMERA = pinhole()
 start = pytest.fixture(starter)
-
-
-def show(harness, numbers, begin=100, camera=CAMERA):
-    """Publish images one after the other, a second apart."""
-    harness.show(numbers, IMAGES, camera, begin)
 
 
 @pytest.fixture(scope='module')

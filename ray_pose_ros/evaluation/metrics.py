@@ -56,12 +56,6 @@ class Errors:
         centres = camera_centres(R, t), camera_centres(R_true, t_true)
         self.centre.append(camera_centre_errors(*centres, scene_scale(all_centres)).numpy())
 
-    def extend(self, other: 'Errors') -> None:
-        """Pool with another."""
-        self.rotation += other.rotation
-        self.angle += other.angle
-        self.centre += other.centre
-
     def summary(self) -> dict[str, float]:
         """R@5, R@15, R@30, CC@0.1 as fractions; median and 90th percentile rotation error."""
         rotation, centre = np.concatenate(self.rotation), np.concatenate(self.centre)

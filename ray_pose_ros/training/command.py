@@ -77,9 +77,9 @@ def _train(args: argparse.Namespace) -> int:
     else:
         load_pretrained_backbone(model.feature_extractor)
         mean, std = feature_statistics(args.data[0], model.feature_extractor.taps)
-        # rounded as the shipped half-precision weights are, so that cached features are theirs
         model.feature_extractor.feature_mean.copy_(mean)
         model.feature_extractor.feature_std.copy_(std)
+    # rounded as the shipped half-precision weights are, so that cached features are theirs
     for tensor in model.feature_extractor.state_dict().values():
         tensor.copy_(tensor.half().float())
     model.feature_extractor.requires_grad_(False).eval()

@@ -51,7 +51,7 @@ def centre_from_moments(direction: Tensor, moment: Tensor, ridge: float = 1e-3) 
 
 def match_loss(context: Context, scale: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy of matching each visible cell to the reference, both ways."""
-    logits = scale * reference_similarity(context.descriptors[:, :])[:, 1:]  # (B, N - 1, M, M)
+    logits = scale * reference_similarity(context.descriptors)[:, 1:]  # (B, N - 1, M, M)
     target = batch.match[:, 1:]
     hit = target >= 0
     if not bool(hit.any()):

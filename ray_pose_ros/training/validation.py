@@ -5,7 +5,9 @@ from torch import Tensor
 
 from ray_pose_ros.geometry.rotations import project_to_so3
 from ray_pose_ros.geometry.similarity import camera_centre_errors, relative_rotation_errors
+from ray_pose_ros.model.plans import few_step_plan
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
+from ray_pose_ros.model.sampler import sample
 
 from .batches import SetSampler
 from .losses import centre_from_moments
@@ -35,7 +37,8 @@ def validate(
         for part in index.split(25):
             batch = sampler.batch(part).to(device)
             context = model.condition(batch.features, batch.directions)
-            rays = sample_rays(model, context, steps, generator)
+            plan = few_step_plan(model.noise_scheduler, steps, normalise='none')
+            rays = sample(model, context, plan, samples=len(batch.rays), generator=generator).rays
             rotation, centre = recover(rays, batch.directions)
             errors.append(relative_rotation_errors(rotation, batch.rotation).flatten())
             identity = torch.eye(3, device=device).expand_as(rotation)
@@ -48,21 +51,6 @@ def validate(
         if centres:
             results[name]['CC@0.1'] = float((torch.cat(centres) < 0.1).float().mean())
     return results
-
-
-def sample_rays(model: RayDiffuser, context, steps: int, generator: torch.Generator) -> Tensor:
-    """Clean rays (B, N, 6, g, g) after `steps` implicit steps from pure noise."""
-    schedule, grid = model.noise_scheduler, model.config.grid
-    shape = (context.embedded.shape[0], context.views, 6, grid, grid)
-    x = torch.randn(shape, generator=generator).to(context.embedded.device)
-    last = schedule.steps - 1
-    times = torch.linspace(last, 0, steps + 1)[:-1].round().long().tolist()
-    for t, after in zip(times, times[1:] + [None]):
-        rays = model.denoise(x, t, context)
-        if after is not None:
-            for_rays, for_x, _ = schedule.implicit(t, after)
-            x = for_rays * rays + for_x * x
-    return rays
 
 
 def recover(rays: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
