@@ -30,26 +30,38 @@ def _blocked(scene, eye: np.ndarray) -> bool:
     return bool(((magnified - aside * length / np.maximum(along, 1e-3)) > 0.35).any())
 
 
-def sample_cameras(rng, scene, count: int, size=256, spread: float = 360.0):
+def sample_cameras(
+    rng,
+    scene,
+    count: int,
+    size=256,
+    spread: float = 360.0,
+    turned: float = 1 / 12,
+    loose_roll: float = 0.0,
+    closer: float = 1.0,
+):
     """
     Cameras about the scene's object: list of (CameraModel, R (3, 3), t (3,)), world-to-camera.
 
     size: width and height in pixels (or one number). Field of view of the shorter side 25 to 60
     degrees, the same camera for all views in most sets; the object fills 35 to 95 % of the
     shorter side and is off centre at random; azimuth in a window of `spread` degrees, elevation
-    -20 to 80 (above the ground where there is one), roll up to 15 degrees, in one set in twelve
-    with a quarter or half turn in every view.
+    -20 to 80 (above the ground where there is one), roll up to 15 degrees. A share `turned` of the
+    sets has a quarter or half turn in every view; in a share `loose_roll` each view has a roll of
+    its own, as a camera in a robot's hand. `closer` multiplies how much of the image the object
+    fills; above 1 it is cut by the border.
     """
     width, height = _sizes(size)
     shared = rng.random() < 0.75
     fov = np.radians(rng.uniform(25, 60))
     offset = rng.normal(0, 0.015, 2) if rng.random() < 0.5 else np.zeros(2)
     aspect = rng.uniform(0.98, 1.02) if rng.random() < 0.3 else 1.0
-    turn = float(rng.choice([90, 180, 270])) if rng.random() < 1 / 12 else 0.0
+    turn = float(rng.choice([90, 180, 270])) if rng.random() < turned else 0.0
     start = rng.uniform(0, 360)
     base_elevation = rng.uniform(0, 55)
     narrow = rng.random() < 0.35  # one height all around, as on a turntable
     base_fill = rng.uniform(0.4, 0.9)
+    free = loose_roll > 0 and rng.random() < loose_roll
     cameras = []
     for _ in range(count):
         if not shared:
@@ -61,7 +73,7 @@ def sample_cameras(rng, scene, count: int, size=256, spread: float = 360.0):
             [0, 0, 1.0],
         ])  # fmt: skip
         fill = float(np.clip(base_fill * rng.uniform(0.7, 1.3), 0.35, 0.95))
-        distance = 0.9 * scene.radius / np.sin(fill * fov / 2)
+        distance = 0.9 * scene.radius / np.sin(min(fill * closer * fov / 2, 1.2))
         eye = None
         for attempt in range(12):
             azimuth = np.radians(start + rng.uniform(-0.5, 0.5) * spread)
@@ -83,6 +95,8 @@ def sample_cameras(rng, scene, count: int, size=256, spread: float = 360.0):
         R = look_at(eye, scene.centre)
         target = scene.centre + slack * (rng.uniform(-1, 1, 2) @ R[:2])
         roll = np.radians(np.clip(rng.normal(0, 6), -15, 15) + turn)
+        if free:
+            roll += np.radians(rng.normal(0, 60))
         R = look_at(eye, target, roll=roll)
         cameras.append((CameraModel(K, width, height), R, -R @ eye))
     return cameras
