@@ -1,11 +1,12 @@
 """Training sets: the gauge, the rays, the points and the matches agree with each other."""
 
+import numpy as np
 import pytest
 import torch
 
 from ray_pose_ros.geometry.rotations import random_rotations
 from ray_pose_ros.training.batches import SIZE, SetSampler
-from ray_pose_ros.training.dataset import DEPTH_STEP, SceneSet
+from ray_pose_ros.training.dataset import DEPTH_STEP, FeatureStore, SceneSet
 from ray_pose_ros.training.losses import ray_losses
 from ray_pose_ros.training.validation import recover
 
@@ -37,15 +38,16 @@ def sphere_scenes(scenes=2, views=6, radius=0.5, seed=0):
     depth = torch.where(root > 0, (b - root.clamp(min=0).sqrt()) / a, torch.inf)
     up = torch.tensor([0.0, 0.0, 1.0]).expand(scenes, 3)
     return SceneSet(
+        FeatureStore([np.zeros((scenes, views, 8, 7, 7), np.float16)]),
         {
-            'features': torch.zeros(scenes, views, 8, 7, 7).half(),
+            'count': torch.full((scenes,), views),
             'depth': depth,
             'matrix': matrix,
             'rotation': rotation,
             'translation': translation,
             'centre': centre,
             'up': up,
-        }
+        },
     )
 
 

@@ -35,6 +35,8 @@ class ModelConfig:
         prediction: what the network returns, 'x0' (rays) or 'epsilon' (noise).
         regression: trained for a single pass from pure noise.
         matching: width of the matching descriptors; 0 turns correspondence input off.
+        rematch: number of times that matching is repeated between blocks, with descriptors that
+            know the other views (needs `matching` and alternating attention).
         residual: the network's output is added to the rays of an unrotated reference camera.
         anchor_reference: the first view's rays are the gauge: known, and given clean.
         scale_input: noisy rays enter multiplied by sqrt(alpha_bar), so that pure noise enters as
@@ -63,6 +65,7 @@ class ModelConfig:
     prediction: str = 'x0'
     regression: bool = False
     matching: int = 0
+    rematch: int = 0
     residual: bool = False
     anchor_reference: bool = False
     scale_input: bool = False
@@ -89,6 +92,13 @@ class ModelConfig:
         if self.geometry == 'ndc' and (self.residual or self.anchor_reference or self.matching):
             raise ValueError(
                 "residual, anchor_reference and matching need geometry 'directions', got 'ndc'"
+            )
+        if self.rematch and (not self.matching or self.attention != 'alternating'):
+            raise ValueError("rematch needs matching and attention 'alternating'")
+        if not 0 <= self.rematch < max(1, self.depth // 2):
+            raise ValueError(
+                f'rematch is {self.rematch}, expected 0 to {self.depth // 2 - 1} at depth '
+                f'{self.depth}: it happens after blocks over all views but the last'
             )
         if self.matching and self.backbone != 'efficientnet_lite0':
             raise ValueError(f'matching is not available with backbone {self.backbone!r}')

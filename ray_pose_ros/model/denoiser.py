@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .config import ModelConfig
 from .layers import Block, FinalLayer, PositionTables, TimeEmbedding
-from .matching import Matcher
+from .matching import Matcher, Rematch, Rematcher, fine_slopes
 
 
 @dataclass
@@ -25,12 +25,14 @@ class Context:
             its true rays in the project's gauge. None for the official geometry.
         similarity: patch similarities between views (B, N h w, N h w), or None.
         descriptors: matching descriptors (B, N, 4 h w, width), or None.
+        slopes: (x/z, y/z) of the fine cells (B, N, 4 h w, 2), or None.
     """
 
     embedded: Tensor
     base: Tensor | None = None
     similarity: Tensor | None = None
     descriptors: Tensor | None = None
+    slopes: Tensor | None = None
 
     @property
     def views(self) -> int:
@@ -43,7 +45,11 @@ class Context:
             return None if x is None else x.expand(batch, *x.shape[1:])
 
         return Context(
-            grow(self.embedded), grow(self.base), grow(self.similarity), grow(self.descriptors)
+            grow(self.embedded),
+            grow(self.base),
+            grow(self.similarity),
+            grow(self.descriptors),
+            grow(self.slopes),
         )
 
     def select(self, views: list[int]) -> 'Context':
@@ -85,6 +91,9 @@ class RayDenoiser(nn.Module):
             across = config.depth // 2 if config.attention == 'alternating' else config.depth
             start = 4.0 * (torch.arange(config.heads) % 2).float()
             self.match_bias = nn.Parameter(start.repeat(across, 1))
+        self.rematchers = nn.ModuleList(
+            Rematcher(config.width, config.matching) for _ in range(config.rematch)
+        )
 
     def condition(self, features: Tensor, geometry: Tensor) -> Context:
         """Everything that depends on neither rays nor time; computed once for a window.
@@ -95,16 +104,17 @@ class RayDenoiser(nn.Module):
         weight = self.x_embedder.proj.weight.flatten(1)
         split = [self.feature_channels, 6, weight.shape[1] - self.feature_channels - 6]
         for_features, _, for_rest = weight.split(split, dim=1)
-        rest, similarity, descriptors, base = geometry, None, None, None
+        rest, similarity, descriptors, base, slopes = geometry, None, None, None, None
         if self.config.geometry == 'directions':
             base = reference_rays(geometry)
         if self.matcher is not None:
             descriptors = self.matcher.descriptors(features)
-            rest = torch.cat([geometry, self.matcher.evidence(descriptors, geometry)], dim=2)
+            slopes = fine_slopes(geometry)
+            rest = torch.cat([geometry, self.matcher.evidence(descriptors, slopes[:, 0])], dim=2)
             similarity = self.matcher.token_similarity(descriptors)
         embedded = _mix(for_features, features) + _mix(for_rest, rest)
         embedded = embedded + self.x_embedder.proj.bias[:, None, None]
-        return Context(embedded, base, similarity, descriptors)
+        return Context(embedded, base, similarity, descriptors, slopes)
 
     def forward(self, x: Tensor, t: Tensor, context: Context, alpha_bar: Tensor | None = None):
         """Predict from noisy rays `x` (B, N, 6, h, w) at integer times `t` (B,).
@@ -115,8 +125,18 @@ class RayDenoiser(nn.Module):
         outputs = self.decode(self.tokens(x, t, context, alpha_bar), t, context)
         return outputs[0]
 
-    def tokens(self, x: Tensor, t: Tensor, context: Context, alpha_bar: Tensor | None) -> Tensor:
-        """Tokens after the last block, (B, N h w, D)."""
+    def tokens(
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Context,
+        alpha_bar: Tensor | None,
+        found: list[Rematch] | None = None,
+    ) -> Tensor:
+        """Tokens after the last block, (B, N h w, D).
+
+        Each repeated matching is appended to `found`, for training.
+        """
         config = self.config
         views = x.shape[1]
         if config.scale_input:
@@ -131,7 +151,7 @@ class RayDenoiser(nn.Module):
         y = y.flatten(1, 2)  # (B, N h w, D)
 
         time = self.t_embedder(t)
-        across = 0
+        similarity, across = context.similarity, 0
         for index, block in enumerate(self.blocks):
             if config.attention == 'alternating' and index % 2 == 0:
                 y = block(y, time, views)
@@ -139,8 +159,16 @@ class RayDenoiser(nn.Module):
             bias = None
             if self.matcher is not None:
                 scale = self.match_bias[across].view(1, -1, 1, 1)
-                bias = scale * context.similarity.unsqueeze(1)
+                bias = scale * similarity.unsqueeze(1)
             y = block(y, time, bias=bias)
+            if across < len(self.rematchers):
+                again = self.rematchers[across](
+                    y, context.descriptors, context.slopes, context.base
+                )
+                y = again.tokens
+                similarity = self.matcher.token_similarity(again.descriptors)
+                if found is not None:
+                    found.append(again)
             across += 1
         return y
 

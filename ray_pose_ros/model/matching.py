@@ -6,10 +6,13 @@ patch where in the reference view its best matches lie and how sure they are. Si
 all pairs of views bias the attention that runs over views.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .alignment import align_points
 from .efficientnet import TAPS, unstack_fine
 
 
@@ -35,36 +38,145 @@ class Matcher(nn.Module):
         descriptors = functional.normalize(maps.flatten(2).transpose(1, 2), dim=-1)
         return descriptors.unflatten(0, features.shape[:2])
 
-    def evidence(self, descriptors: Tensor, directions: Tensor) -> Tensor:
+    def evidence(self, descriptors: Tensor, slopes: Tensor) -> Tensor:
         """Matches of each view's cells in the first view, (B, N, channels, g, g).
 
-        For each fine cell and temperature: the expected slope (x/z, y/z) of the matching ray in
-        the reference camera, the largest matching probability, and the probability of matching
-        forth and back to the same cell. `directions` are (B, N, 3, g, g).
+        `slopes` (B, M, 2) are those of the first view's fine cells.
         """
-        grid = directions.shape[-1]
-        slopes = fine_slopes(directions[:, 0])  # (B, M, 2)
-        logits = reference_similarity(descriptors)
-        kept = []
-        for scale in self.log_temperature.exp():
-            forth = (scale * logits).softmax(dim=-1)
-            back = (scale * logits).softmax(dim=-2)
-            kept += [
-                forth @ slopes[:, None],
-                forth.amax(dim=-1, keepdim=True),
-                (forth * back).sum(dim=-1, keepdim=True),
-            ]
-        maps = torch.cat(kept, dim=-1).transpose(2, 3).unflatten(-1, (2 * grid, 2 * grid))
-        return functional.pixel_unshuffle(maps, 2)
+        return match_evidence(descriptors, slopes, self.log_temperature.exp())
 
     def token_similarity(self, descriptors: Tensor) -> Tensor:
         """Cosines between the ray patches of all views, (B, N g^2, N g^2)."""
-        batch, views, cells, width = descriptors.shape
-        side = int(cells**0.5)
-        maps = descriptors.transpose(2, 3).reshape(batch * views, width, side, side)
-        pooled = functional.normalize(self.pool(maps).flatten(2), dim=1)  # (B N, width, g^2)
-        flat = pooled.transpose(1, 2).reshape(batch, -1, width)
-        return flat @ flat.transpose(1, 2)
+        return pooled_similarity(descriptors, self.pool)
+
+
+class Rematcher(nn.Module):
+    """Matching again between blocks, when tokens know about the other views.
+
+    Each token corrects the descriptors of its 2x2 fine cells, says which of them the first view
+    sees too, and how deep they lie. Ambiguous texture is so resolved by what the rest of the views
+    suggest, as in matchers that attend across images before they match (SuperGlue, LoFTR). The
+    matched points are laid onto each other in closed form, which proposes a camera. What matching
+    and proposal say is added to the tokens. Begins as no change at all.
+    """
+
+    # 2x2 cells: slope x, slope y, confidence, cycle, seen; proposed ray; quality of the proposal;
+    # the cells' residuals
+    channels = 4 * 5 + 6 + 2 + 4
+
+    def __init__(self, width: int, matching: int):
+        super().__init__()
+        self.correct = nn.Linear(width, 4 * (matching + 2))
+        self.tell = nn.Linear(self.channels, width)
+        self.log_temperature = nn.Parameter(torch.tensor([16.0]).log())
+        for linear in (self.correct, self.tell):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, y: Tensor, descriptors: Tensor, slopes: Tensor, base: Tensor) -> 'Rematch':
+        """Tokens y (B, N g^2, D), descriptors (B, N, M, width), slopes (B, N, M, 2) of the fine
+        cells, rays `base` (B, N, 6, g, g) of the unrotated camera at distance 1."""
+        views, grid = base.shape[1], base.shape[-1]
+        change = self.correct(functional.layer_norm(y, y.shape[-1:]))
+        change = change.unflatten(1, (views, grid, grid)).permute(0, 1, 4, 2, 3)
+        change = functional.pixel_shuffle(change, 2).flatten(3).transpose(2, 3)
+        seen, change, depth = change[..., 0], change[..., 1:-1], change[..., -1]
+        descriptors = functional.normalize(descriptors + change, dim=-1)
+        scale = self.log_temperature.exp()
+        found = match_evidence(descriptors, slopes[:, 0], scale, seen)
+        points = torch.cat([slopes, torch.ones_like(slopes[..., :1])], dim=-1)
+        points = points * depth.clamp(-2, 2).exp().unsqueeze(-1)
+        proposal = propose(points, scale * reference_similarity(descriptors), seen, base)
+        found = torch.cat([found, proposal.to(found.dtype)], dim=2)
+        y = y + self.tell(found.flatten(3).transpose(2, 3).flatten(1, 2))
+        return Rematch(y, descriptors, seen, depth)
+
+
+class Rematch(NamedTuple):
+    """What a Rematcher returns.
+
+    Tokens (B, N g^2, D), corrected descriptors (B, N, M, width), logits (B, N, M) of each fine
+    cell's being seen in the first view, and log z-depth (B, N, M) in units of the first camera's
+    distance.
+    """
+
+    tokens: Tensor
+    descriptors: Tensor
+    seen: Tensor
+    depth: Tensor
+
+
+@torch.no_grad()
+def propose(points: Tensor, logits: Tensor, seen: Tensor, base: Tensor) -> Tensor:
+    """Rays of the cameras that matched points suggest, (B, N, 6 + 2 + 4, g, g).
+
+    Args:
+        points: of each view's fine cells in its own camera's frame, (B, N, M, 3).
+        logits: of matching each cell with the first view's, (B, N, M, M).
+        seen: logits that the first view sees the cell, (B, N, M).
+        base: rays of the unrotated camera at distance 1, (B, N, 6, g, g).
+
+    Returns the proposed rays less the base, the share of cells that agree and their rms distance,
+    and each fine cell's distance from where its match lies.
+    """
+    grid = base.shape[-1]
+    points, forth = points.float(), logits.float().softmax(dim=-1)
+    targets = forth @ points[:, :1]
+    weights = seen.float().sigmoid() * forth.amax(dim=-1)
+    found = align_points(points, targets, weights)
+    directions = base[:, :, :3].float().flatten(3)  # (B, N, 3, P)
+    directions = found.R @ directions
+    centre = found.t - found.t.new_tensor([0.0, 0.0, 1.0])  # the object is the origin
+    moments = torch.linalg.cross(centre[..., None].expand_as(directions), directions, dim=2)
+    rays = torch.cat([directions, moments], dim=2).unflatten(-1, (grid, grid)) - base
+    total = found.weights.sum(dim=-1).clamp(min=1e-6)
+    spread = ((found.weights * found.residuals.square()).sum(dim=-1) / total).sqrt()
+    quality = torch.stack([total / found.weights.shape[-1], spread.clamp(max=2)], dim=-1)
+    quality = quality[..., None, None].expand(*quality.shape, grid, grid)
+    residuals = found.residuals.clamp(max=2).unflatten(-1, (2 * grid, 2 * grid))
+    residuals = functional.pixel_unshuffle(residuals.unsqueeze(2), 2)
+    # the first view is known: nothing to propose
+    rays = torch.cat([torch.zeros_like(rays[:, :1]), rays[:, 1:].clamp(-3, 3)], dim=1)
+    return torch.cat([rays, quality, residuals], dim=2)
+
+
+def match_evidence(
+    descriptors: Tensor, slopes: Tensor, temperatures: Tensor, seen: Tensor | None = None
+) -> Tensor:
+    """What matching with the first view says, (B, N, 16 a temperature, g, g).
+
+    For each fine cell and temperature: the expected slope (x/z, y/z) of the matching ray in the
+    reference camera, the largest matching probability, and the probability of matching forth and
+    back to the same cell. Descriptors (B, N, M, width), `slopes` (B, M, 2) of the first view.
+    With logits `seen` (B, N, M) all is multiplied by the probability that the first view sees the
+    cell, which is given too (4 channels more).
+    """
+    side = int(descriptors.shape[2] ** 0.5)
+    logits = reference_similarity(descriptors)
+    kept = []
+    for scale in temperatures:
+        forth = (scale * logits).softmax(dim=-1)
+        back = (scale * logits).softmax(dim=-2)
+        kept += [
+            forth @ slopes[:, None],
+            forth.amax(dim=-1, keepdim=True),
+            (forth * back).sum(dim=-1, keepdim=True),
+        ]
+    if seen is not None:
+        share = seen.sigmoid().unsqueeze(-1)
+        kept = [share * part for part in kept] + [share]
+    maps = torch.cat(kept, dim=-1).transpose(2, 3).unflatten(-1, (side, side))
+    return functional.pixel_unshuffle(maps, 2)
+
+
+def pooled_similarity(descriptors: Tensor, pool: nn.Module) -> Tensor:
+    """Cosines between the ray patches of all views, (B, N g^2, N g^2)."""
+    batch, views, cells, width = descriptors.shape
+    side = int(cells**0.5)
+    maps = descriptors.transpose(2, 3).reshape(batch * views, width, side, side)
+    pooled = functional.normalize(pool(maps).flatten(2), dim=1)  # (B N, width, g^2)
+    flat = pooled.transpose(1, 2).reshape(batch, -1, width)
+    return flat @ flat.transpose(1, 2)
 
 
 def reference_similarity(descriptors: Tensor) -> Tensor:
@@ -73,10 +185,12 @@ def reference_similarity(descriptors: Tensor) -> Tensor:
 
 
 def fine_slopes(directions: Tensor) -> Tensor:
-    """Slopes (x/z, y/z) on a grid twice as fine, (B, 3, g, g) -> (B, 4 g^2, 2), row-major.
+    """Slopes (x/z, y/z) on a grid twice as fine, (..., 3, g, g) -> (..., 4 g^2, 2), row-major.
 
     Slopes are interpolated between patch centres and extrapolated linearly at the border.
     """
+    lead = directions.shape[:-3]
+    directions = directions.reshape(-1, *directions.shape[-3:])
     slopes = directions[:, :2] / directions[:, 2:].clamp(min=1e-3)
     for dim in (-1, -2):
         first, last = slopes.narrow(dim, 0, 2), slopes.narrow(dim, slopes.shape[dim] - 2, 2)
@@ -84,4 +198,4 @@ def fine_slopes(directions: Tensor) -> Tensor:
         after = 2 * last.narrow(dim, 1, 1) - last.narrow(dim, 0, 1)
         slopes = torch.cat([before, slopes, after], dim=dim)
     fine = functional.interpolate(slopes, scale_factor=2, mode='bilinear', align_corners=False)
-    return fine[:, :, 2:-2, 2:-2].flatten(2).transpose(1, 2)
+    return fine[:, :, 2:-2, 2:-2].flatten(2).transpose(1, 2).unflatten(0, lead)

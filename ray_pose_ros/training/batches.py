@@ -28,6 +28,8 @@ class Batch:
         up: upward direction in each virtual camera, (B, N, 3).
         match: for each fine cell the reference's fine cell that sees the same point, (B, N, M),
             -1 where there is none.
+        depth: z-depth of each fine cell in its virtual camera, in units of the first camera's
+            distance (B, N, M), inf where nothing is or it is far off.
     """
 
     features: Tensor
@@ -39,6 +41,7 @@ class Batch:
     points_valid: Tensor
     up: Tensor
     match: Tensor
+    depth: Tensor
 
     def to(self, device: torch.device) -> 'Batch':
         moved = {name: value.to(device) for name, value in self.__dict__.items()}
@@ -62,10 +65,15 @@ class SetSampler:
         """Scene and view indices (sets, views, 2); axes within `widest` degrees of the first."""
         scene = torch.randint(self.scenes.scenes, (sets,), generator=generator)
         first = torch.randint(self.scenes.views, (sets,), generator=generator)
+        first = first % self.scenes.count[scene]
         order = torch.rand(sets, self.scenes.views, generator=generator)
         angle = self.angle[scene, first]
         # the nearest views stand in where too few lie within the limit
         order = torch.where(angle <= widest, order, 1 + angle)
+        count = self.scenes.count[scene]
+        if bool((count < views).any()):
+            raise ValueError(f'sets of {views} views from scenes of {int(count.min())}')
+        order[torch.arange(self.scenes.views) >= count[:, None]] = 1000.0
         order[torch.arange(sets), first] = -1
         chosen = order.argsort(dim=1)[:, :views]
         return torch.stack([scene[:, None].expand_as(chosen), chosen], dim=-1)
@@ -78,7 +86,7 @@ class SetSampler:
         rotation = turn @ scenes.rotation[scene, view]
         translation = (turn @ scenes.translation[scene, view].unsqueeze(-1)).squeeze(-1)
         inverse = scenes.matrix[scene, view].inverse()
-        depth = scenes.depth[scene, view]
+        depth = scenes.depth[scene, view].float()
         centre = -(rotation.transpose(-1, -2) @ translation.unsqueeze(-1)).squeeze(-1)
 
         # similarity from the scene's world to the gauge
@@ -107,6 +115,9 @@ class SetSampler:
         seen = (camera - scenes.translation[scene, view].unsqueeze(2)) @ scenes.rotation[
             scene, view
         ]
+        virtual_depth = (camera * turn[:, :, 2].unsqueeze(2)).sum(dim=-1) * scale
+        near = torch.isfinite(fine_depth) & (virtual_depth < 4.0)
+        virtual_depth = torch.where(near, virtual_depth, torch.inf)
         patch_depth = _depth_at(depth, patches)
         valid = torch.isfinite(patch_depth)
         patch_camera = slopes * torch.where(valid, patch_depth, 1.0).unsqueeze(-1)
@@ -130,6 +141,7 @@ class SetSampler:
             points_valid=valid.unflatten(-1, (grid, grid)),
             up=up,
             match=self._matches(seen, scene[:, 0], view[:, 0], 2 * grid),
+            depth=virtual_depth,
         )
 
     def _matches(self, seen: Tensor, scene: Tensor, view: Tensor, side: int) -> Tensor:
@@ -142,7 +154,7 @@ class SetSampler:
         pixel = pixel[..., :2] / depth.clamp(min=1e-6).unsqueeze(-1)
         ahead = torch.isfinite(depth) & (depth > 0) & (pixel >= 0).all(-1) & (pixel < SIZE).all(-1)
         pixel = torch.where(ahead.unsqueeze(-1), pixel, 0.0)
-        there = _depth_at(scenes.depth[scene, view], pixel)
+        there = _depth_at(scenes.depth[scene, view].float(), pixel)
         visible = ahead & ((there - depth).abs() < 0.05 * depth)
         cell = (pixel * side / SIZE).long().clamp(0, side - 1)
         return torch.where(visible, cell[..., 1] * side + cell[..., 0], -1)

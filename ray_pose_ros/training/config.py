@@ -53,6 +53,9 @@ class TrainingConfig:
             'rotation': 0.2,
             'centre': 0.15,
             'match': 0.05,
+            'rematch': 0.05,
+            'seen': 0.2,
+            'depth': 0.5,
             'points': 0.3,
             'up': 0.3,
         }

@@ -9,7 +9,7 @@ A data set is a folder of `scenes_*.npz` shards, each with S scenes of V views:
     centre (S, 3), up (S, 3) float32    object centre and upward direction, world
     seed   (S,) int64                   of the scene
 
-`features.npy` beside them caches the backbone's features of all views in half precision.
+A `.npy` file beside each caches the backbone's features of its views in half precision.
 """
 
 import hashlib
@@ -122,45 +122,84 @@ def _render_scene(
     }
 
 
-class SceneSet:
-    """All views of one or more data-set folders in memory, with features.
+class FeatureStore:
+    """Features of all views, left on disk and read as they are needed.
 
-    Tensors are indexed by scene and view: `features` (S, V, C, g, g) float16, `depth`
-    (S, V, 28, 28) float32, `matrix`, `rotation`, `translation`, `centre`, `up`.
+    Indexed by scenes and views, integer tensors of one shape (...): (..., C, g, g) half precision.
     """
 
-    def __init__(self, columns: dict[str, torch.Tensor]):
+    def __init__(self, shards: list[np.ndarray]):
+        self.shards = shards
+        self.shard = np.repeat(np.arange(len(shards)), [len(shard) for shard in shards])
+        self.row = np.concatenate([np.arange(len(shard)) for shard in shards])
+
+    def __getitem__(self, index: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        scene, view = index
+        found = [
+            self.shards[self.shard[s]][self.row[s], v]
+            for s, v in zip(scene.flatten().tolist(), view.flatten().tolist(), strict=True)
+        ]
+        return torch.from_numpy(np.stack(found)).unflatten(0, scene.shape)
+
+
+class SceneSet:
+    """All views of one or more data-set folders, with features.
+
+    Indexed by scene and view: `features` (a FeatureStore), and tensors `depth` (S, V, 28, 28)
+    float16, `matrix`, `rotation`, `translation`, `centre`, `up`. Folders may differ in the number
+    of views a scene has: `count` (S,) says how many, and what lies beyond is a copy of the first.
+    """
+
+    def __init__(self, features: FeatureStore, columns: dict[str, torch.Tensor]):
+        self.features = features
         self.__dict__.update(columns)
         self.scenes, self.views = self.rotation.shape[:2]
 
     @classmethod
     def load(cls, folders: Iterable[Path], backbone: torch.nn.Module) -> 'SceneSet':
         """Load folders; compute the features that are not cached for this backbone yet."""
-        parts = [_load_folder(Path(folder), backbone) for folder in folders]
-        return cls({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        shards = [path for folder in folders for path in _shards(Path(folder))]
+        features = FeatureStore(_all_features(shards, backbone))
+        arrays = [np.load(path) for path in shards]
+        rotations = [array['rotation'] for array in arrays]
+        views = max(part.shape[1] for part in rotations)
+        columns = {}
+        for name in ('depth', 'matrix', 'rotation', 'translation'):
+            parts = [_with_views(array[name], views) for array in arrays]
+            columns[name] = torch.from_numpy(np.concatenate(parts))
+        for name in ('centre', 'up'):
+            columns[name] = torch.from_numpy(np.concatenate([array[name] for array in arrays]))
+        count = np.concatenate([np.full(len(part), part.shape[1]) for part in rotations])
+        columns['count'] = torch.from_numpy(count)
+        return cls(features, columns)
 
 
-def _load_folder(folder: Path, backbone: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _shards(folder: Path) -> list[Path]:
     shards = sorted(folder.glob('scenes_*[0-9].npz'))
     if not shards:
         raise FileNotFoundError(f'no scenes_*.npz in {folder}; render some first')
+    return shards
+
+
+def _with_views(column: np.ndarray, views: int) -> np.ndarray:
+    """(S, V, ...) grown to `views` views with copies of the first."""
+    spare = views - column.shape[1]
+    return np.concatenate([column, np.repeat(column[:, :1], spare, axis=1)], axis=1)
+
+
+def _all_features(shards: list[Path], backbone: torch.nn.Module) -> list[np.ndarray]:
     shared = distributed.is_available() and distributed.is_initialized()
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if shared else (0, 1)
+    mark = fingerprint(backbone)
     for path in tqdm(shards[rank::world], desc='features', unit='shard', disable=rank > 0):
-        _shard_features(path, backbone)
+        _shard_features(path, backbone, mark)
     if shared:
         distributed.barrier()
-    features = [_shard_features(path, backbone) for path in shards]
-    columns = {'features': torch.from_numpy(np.concatenate(features))}
-    arrays = [np.load(path) for path in shards]
-    for name in ('depth', 'matrix', 'rotation', 'translation', 'centre', 'up'):
-        column = np.concatenate([array[name] for array in arrays])
-        columns[name] = torch.from_numpy(column).float()
-    return columns
+    return [_shard_features(path, backbone, mark) for path in shards]
 
 
-def _shard_features(path: Path, backbone: torch.nn.Module) -> np.ndarray:
-    cache = path.with_suffix(f'.{fingerprint(backbone)}.npy')
+def _shard_features(path: Path, backbone: torch.nn.Module, mark: str) -> np.ndarray:
+    cache = path.with_suffix(f'.{mark}.npy')
     if not cache.exists():
         images = torch.from_numpy(np.load(path)['images'])
         batches = images.flatten(0, 1).split(32)
@@ -170,7 +209,7 @@ def _shard_features(path: Path, backbone: torch.nn.Module) -> np.ndarray:
         partial = cache.with_suffix('.partial.npy')
         np.save(partial, found.numpy())
         os.replace(partial, cache)
-    return np.load(cache)
+    return np.load(cache, mmap_mode='r')
 
 
 def fingerprint(module: torch.nn.Module) -> str:

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ray_pose_ros.model.denoiser import Context
 from ray_pose_ros.model.matching import reference_similarity
 
 from .batches import Batch
@@ -49,9 +48,9 @@ def centre_from_moments(direction: Tensor, moment: Tensor, ridge: float = 1e-3) 
     return prior + torch.linalg.solve(normal + ridge * trace * eye, right)
 
 
-def match_loss(context: Context, scale: Tensor, batch: Batch) -> Tensor:
+def match_loss(descriptors: Tensor, scale: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy of matching each visible cell to the reference, both ways."""
-    logits = scale * reference_similarity(context.descriptors)[:, 1:]  # (B, N - 1, M, M)
+    logits = scale * reference_similarity(descriptors)[:, 1:]  # (B, N - 1, M, M)
     target = batch.match[:, 1:]
     hit = target >= 0
     if not bool(hit.any()):
@@ -60,6 +59,20 @@ def match_loss(context: Context, scale: Tensor, batch: Batch) -> Tensor:
     forth = torch.logsumexp(logits, dim=-1) - chosen
     back = torch.logsumexp(logits, dim=-2).gather(-1, target.clamp(min=0)) - chosen
     return 0.5 * (forth[hit].mean() + back[hit].mean())
+
+
+def seen_loss(seen: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of logits (B, N, M) that the first view sees a cell too."""
+    truth = (batch.match[:, 1:] >= 0).to(seen.dtype)
+    return functional.binary_cross_entropy_with_logits(seen[:, 1:], truth)
+
+
+def depth_loss(depth: Tensor, batch: Batch) -> Tensor:
+    """Smooth L1 of log depths (B, N, M) where something is near."""
+    valid = torch.isfinite(batch.depth)
+    truth = torch.where(valid, batch.depth, 1.0).clamp(min=0.1).log()
+    error = functional.smooth_l1_loss(depth, truth, beta=0.1, reduction='none')
+    return (error * valid).sum() / valid.sum().clamp(min=1)
 
 
 def auxiliary_losses(points: Tensor, up: Tensor, batch: Batch) -> dict[str, Tensor]:

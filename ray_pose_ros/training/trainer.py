@@ -11,12 +11,13 @@ import torch.distributed as distributed
 from torch import Tensor
 
 from ray_pose_ros.model.checkpoint import save_checkpoint
+from ray_pose_ros.model.matching import Rematch
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
 
 from .batches import Batch, SetSampler
 from .config import TrainingConfig
 from .dataset import SceneSet, save_json
-from .losses import auxiliary_losses, match_loss, ray_losses
+from .losses import auxiliary_losses, depth_loss, match_loss, ray_losses, seen_loss
 from .validation import validate
 
 SAVE_EVERY = 60.0  # seconds; what a killed run loses at most
@@ -99,8 +100,15 @@ class Trainer:
         return True
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Begin with these denoiser weights (of a shipped model) instead of random ones."""
-        self.network.load_state_dict(weights)
+        """Begin with these denoiser weights (of a shipped model) instead of random ones.
+
+        Repeated matching may be new: it begins as no change. Raises RuntimeError for any other
+        difference.
+        """
+        missing, unexpected = self.network.load_state_dict(weights, strict=False)
+        missing = [name for name in missing if not name.startswith('rematchers.')]
+        if missing or unexpected:
+            raise RuntimeError(f'weights differ: {missing} missing, {unexpected} unexpected')
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
 
     def export(self, folder: Path) -> None:
@@ -130,14 +138,20 @@ class Trainer:
         noise = torch.randn(batch.rays.shape, generator=generator).to(self.device)
         x = schedule.add_noise(batch.rays, noise, t)
         context = self.model.condition(batch.features, batch.directions)
-        tokens = self.network.tokens(x, t, context, schedule.alphas_cumprod[t])
+        again: list[Rematch] = []
+        tokens = self.network.tokens(x, t, context, schedule.alphas_cumprod[t], again)
         rays, *auxiliary = self.network.decode(tokens, t, context)
         losses = ray_losses(rays.float(), batch)
         if auxiliary:
             losses |= auxiliary_losses(*auxiliary, batch)
         if self.network.matcher is not None:
             scale = self.network.matcher.log_temperature[-1].exp()
-            losses['match'] = match_loss(context, scale, batch)
+            losses['match'] = match_loss(context.descriptors, scale, batch)
+        for index, rematch in enumerate(again):
+            scale = self.network.rematchers[index].log_temperature[-1].exp()
+            losses[f'rematch{index + 1}'] = match_loss(rematch.descriptors, scale, batch)
+            losses[f'seen{index + 1}'] = seen_loss(rematch.seen, batch)
+            losses[f'depth{index + 1}'] = depth_loss(rematch.depth, batch)
         return losses
 
     def train_step(self) -> dict[str, float]:
@@ -156,7 +170,10 @@ class Trainer:
             group['lr'] = config.learning_rate_at(self.step)
         with torch.autocast('cuda', torch.bfloat16, enabled=self.device.type == 'cuda'):
             losses = self.losses(batch, generator)
-        total = sum(config.weights.get(name, 0.0) * value for name, value in losses.items())
+        total = sum(
+            config.weights.get(name.rstrip('0123456789'), 0.0) * value
+            for name, value in losses.items()
+        )
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         self._average_gradients()
