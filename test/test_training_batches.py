@@ -6,8 +6,9 @@ import torch
 
 from ray_pose_ros.geometry.rotations import random_rotations
 from ray_pose_ros.training.batches import SIZE, SetSampler
-from ray_pose_ros.training.dataset import DEPTH_STEP, FeatureStore, SceneSet
+from ray_pose_ros.training.dataset import DEPTH_STEP, SceneSet
 from ray_pose_ros.training.losses import ray_losses
+from ray_pose_ros.training.stores import ViewStore
 from ray_pose_ros.training.validation import recover
 
 
@@ -38,7 +39,6 @@ def sphere_scenes(scenes=2, views=6, radius=0.5, seed=0):
     depth = torch.where(root > 0, (b - root.clamp(min=0).sqrt()) / a, torch.inf)
     up = torch.tensor([0.0, 0.0, 1.0]).expand(scenes, 3)
     return SceneSet(
-        FeatureStore([np.zeros((scenes, views, 8, 7, 7), np.float16)]),
         {
             'count': torch.full((scenes,), views),
             'depth': depth,
@@ -48,6 +48,7 @@ def sphere_scenes(scenes=2, views=6, radius=0.5, seed=0):
             'centre': centre,
             'up': up,
         },
+        ViewStore([np.zeros((scenes, views, 8, 7, 7), np.float16)]),
     )
 
 

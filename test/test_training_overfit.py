@@ -43,7 +43,7 @@ def test_overfitting_eight_views_recovers_every_rotation(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer.sampler, 'draw', lambda *_: index)  # the gauge stays put
     trainer.run()
 
-    trainer.network.load_state_dict(trainer.average)
+    trainer.trained.load_state_dict(trainer.average)
     batch = trainer.sampler.batch(index)
     with torch.inference_mode():
         context = model.condition(batch.features, batch.directions)

@@ -1,5 +1,6 @@
 """The trainer goes on where it stopped, and refuses settings that make no sense."""
 
+import numpy as np
 import pytest
 import torch
 from test_training_batches import sphere_scenes
@@ -7,7 +8,10 @@ from test_training_batches import sphere_scenes
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
 from ray_pose_ros.training.command import DEFAULT_CONFIG
 from ray_pose_ros.training.config import TrainingConfig
+from ray_pose_ros.training.dataset import SceneSet
+from ray_pose_ros.training.stores import ViewStore
 from ray_pose_ros.training.trainer import Trainer
+from ray_pose_ros.training.validation import validate
 
 SMALL = TrainingConfig.read(DEFAULT_CONFIG).model | {'width': 32, 'depth': 2, 'matching': 8}
 
@@ -16,13 +20,19 @@ SMALL = TrainingConfig.read(DEFAULT_CONFIG).model | {'width': 32, 'depth': 2, 'm
 def scenes():
     scenes = sphere_scenes(scenes=2, views=8)
     generator = torch.Generator().manual_seed(0)
-    scenes.features = torch.randn(2, 8, 928, 7, 7, generator=generator).half()
+    features = torch.randn(2, 8, 928, 7, 7, generator=generator).half()
+    scenes.features = ViewStore([features.numpy()])
     return scenes
 
 
-def make(scenes, folder, steps=6):
+def make(scenes, folder, steps=6, **settings):
     config = TrainingConfig(
-        model=SMALL, steps=steps, warmup=2, cooldown=2, views_per_step=(6,) * 3
+        model=SMALL | settings.pop('model', {}),
+        steps=steps,
+        warmup=2,
+        cooldown=2,
+        views_per_step=(6,) * 3,
+        **settings,
     )
     torch.manual_seed(config.seed)
     return Trainer(config, RayDiffuser(config.model_config()), scenes, scenes, folder)
@@ -44,10 +54,67 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(scenes, tmp_path):
 
 
 def test_every_trained_part_gets_a_gradient(scenes, tmp_path):
-    trainer = make(scenes, tmp_path)
-    trainer.train_step()
-    still = [n for n, p in trainer.network.named_parameters() if p.grad is None]
+    trainer = make(scenes, tmp_path, model={'depth': 4, 'rematch': 1})
+    for _ in range(2):  # what begins at zero passes nothing on in the first step
+        losses = trainer.train_step()
+    assert {'rematch1', 'seen1', 'depth1'} <= set(losses)
+    still = [n for n, p in trainer.trained.named_parameters() if p.grad is None]
     assert not still
+
+
+def test_the_backbone_is_trained_on_images_and_resumed(scenes, tmp_path):
+    images = torch.randint(0, 256, (2, 8, 224, 224, 3), dtype=torch.uint8)
+    shown = SceneSet(scenes.columns, images=ViewStore([images.numpy()]))
+    trainer = make(shown, tmp_path, backbone_rate=0.1, views=(2, 2))
+    before = trainer.model.feature_extractor.stem.weight.clone()
+    trainer.train_step()
+    trainer.train_step()
+    after = trainer.model.feature_extractor.stem.weight
+    assert (after - before).abs().max() > 0
+    trainer.save()
+    resumed = make(shown, tmp_path, backbone_rate=0.1, views=(2, 2))
+    assert resumed.resume()
+    torch.testing.assert_close(resumed.model.feature_extractor.stem.weight, after)
+    assert 'all8' in validate(trainer.model, trainer.held_out, sets=8)
+
+
+def test_a_frozen_backbone_stays_as_it_is(scenes, tmp_path):
+    trainer = make(scenes, tmp_path)
+    before = trainer.model.feature_extractor.stem.weight.clone()
+    trainer.train_step()
+    assert torch.equal(trainer.model.feature_extractor.stem.weight, before)
+
+
+def test_training_may_start_from_weights_without_repeated_matching(scenes, tmp_path):
+    weights = make(scenes, tmp_path, model={'depth': 4}).network.state_dict()
+    trainer = make(scenes, tmp_path, model={'depth': 4, 'rematch': 1})
+    trainer.start_from(weights)
+    torch.testing.assert_close(
+        trainer.average['0.matcher.pool.weight'], weights['matcher.pool.weight']
+    )
+    with pytest.raises(RuntimeError, match='missing'):
+        trainer.start_from({})
+
+
+def test_stores_on_a_device_and_on_disk_say_the_same():
+    generator = np.random.default_rng(0)
+    shards = [
+        generator.random((3, 4, 2, 5, 5), np.float32),
+        generator.random((2, 7, 2, 5, 5), np.float32),
+    ]
+    scene, view = torch.tensor([[0, 4], [2, 3]]), torch.tensor([[3, 6], [0, 1]])
+    kept = ViewStore(shards)
+    expected = np.stack([shards[0][0, 3], shards[1][1, 6], shards[0][2, 0], shards[1][0, 1]])
+    for store in (kept, kept.to(torch.device('cpu'))):
+        found = store[scene, view]
+        assert found.shape == (2, 2, 2, 5, 5)
+        np.testing.assert_array_equal(found.flatten(0, 1).numpy(), expected)
+
+
+def test_the_course_of_a_run_is_drawn(scenes, tmp_path):
+    trainer = make(scenes, tmp_path, validate_every=3)
+    trainer.run()
+    assert (tmp_path / 'curves.png').stat().st_size > 10_000
 
 
 def test_learning_rate_rises_holds_and_falls():

@@ -120,12 +120,12 @@ def propose(points: Tensor, logits: Tensor, seen: Tensor, base: Tensor) -> Tenso
     and each fine cell's distance from where its match lies.
     """
     grid = base.shape[-1]
-    points, forth = points.float(), logits.float().softmax(dim=-1)
-    targets = forth @ points[:, :1]
-    weights = seen.float().sigmoid() * forth.amax(dim=-1)
-    found = align_points(points, targets, weights)
-    directions = base[:, :, :3].float().flatten(3)  # (B, N, 3, P)
-    directions = found.R @ directions
+    with torch.autocast(base.device.type, enabled=False):  # angles need the digits
+        points, forth = points.float(), logits.float().softmax(dim=-1)
+        targets = forth @ points[:, :1]
+        weights = seen.float().sigmoid() * forth.amax(dim=-1)
+        found = align_points(points, targets, weights)
+        directions = found.R @ base[:, :, :3].float().flatten(3)  # (B, N, 3, P)
     centre = found.t - found.t.new_tensor([0.0, 0.0, 1.0])  # the object is the origin
     moments = torch.linalg.cross(centre[..., None].expand_as(directions), directions, dim=2)
     rays = torch.cat([directions, moments], dim=2).unflatten(-1, (grid, grid)) - base

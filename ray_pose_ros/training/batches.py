@@ -20,7 +20,8 @@ class Batch:
     """B sets of N views; g patches a side, M = 4 g^2 fine cells.
 
     Attributes:
-        features: (B, N, C, g, g).
+        features: (B, N, C, g, g), or None.
+        images: (B, N, 3, S, S) uint8, or None.
         directions: unit rays in the virtual cameras, (B, N, 3, g, g).
         rays: true rays (B, N, 6, g, g).
         rotation, centre: true virtual cameras, world-to-camera (B, N, 3, 3) and (B, N, 3).
@@ -32,7 +33,8 @@ class Batch:
             distance (B, N, M), inf where nothing is or it is far off.
     """
 
-    features: Tensor
+    features: Tensor | None
+    images: Tensor | None
     directions: Tensor
     rays: Tensor
     rotation: Tensor
@@ -44,8 +46,12 @@ class Batch:
     depth: Tensor
 
     def to(self, device: torch.device) -> 'Batch':
-        moved = {name: value.to(device) for name, value in self.__dict__.items()}
-        return Batch(**moved)
+        return Batch(
+            **{
+                name: None if value is None else value.to(device)
+                for name, value in self.__dict__.items()
+            }
+        )
 
 
 class SetSampler:
@@ -54,23 +60,26 @@ class SetSampler:
     def __init__(self, scenes: SceneSet, grid: int):
         self.scenes = scenes
         self.grid = grid
-        forward = torch.einsum('svij,svj->svi', scenes.matrix.inverse(), _pixel(SIZE / 2))
+        middle = torch.tensor([SIZE / 2, SIZE / 2, 1.0], device=scenes.matrix.device)
+        forward = scenes.matrix.inverse() @ middle
         # (S, V, 3, 3): camera frame to virtual camera frame
         self.turn = viewing_rotation(forward)
         axes = scenes.rotation[:, :, 2]
         cosine = torch.einsum('svi,swi->svw', axes, axes)
-        self.angle = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))  # between optical axes
+        # between optical axes; draws are made on the CPU, whatever the data lies on
+        self.angle = torch.rad2deg(torch.acos(cosine.clamp(-1, 1))).cpu()
+        self.count = scenes.count.cpu()
 
     def draw(self, sets: int, views: int, widest: float, generator: torch.Generator) -> Tensor:
         """Scene and view indices (sets, views, 2); axes within `widest` degrees of the first."""
         scene = torch.randint(self.scenes.scenes, (sets,), generator=generator)
         first = torch.randint(self.scenes.views, (sets,), generator=generator)
-        first = first % self.scenes.count[scene]
+        first = first % self.count[scene]
         order = torch.rand(sets, self.scenes.views, generator=generator)
         angle = self.angle[scene, first]
         # the nearest views stand in where too few lie within the limit
         order = torch.where(angle <= widest, order, 1 + angle)
-        count = self.scenes.count[scene]
+        count = self.count[scene]
         if bool((count < views).any()):
             raise ValueError(f'sets of {views} views from scenes of {int(count.min())}')
         order[torch.arange(self.scenes.views) >= count[:, None]] = 1000.0
@@ -81,7 +90,8 @@ class SetSampler:
     def batch(self, index: Tensor) -> Batch:
         """Gather the sets of `index` (B, N, 2) and express them in the gauge."""
         scenes, grid = self.scenes, self.grid
-        scene, view = index.unbind(dim=-1)
+        device = scenes.rotation.device
+        scene, view = index.to(device).unbind(dim=-1)
         turn = self.turn[scene, view]
         rotation = turn @ scenes.rotation[scene, view]
         translation = (turn @ scenes.translation[scene, view].unsqueeze(-1)).squeeze(-1)
@@ -100,7 +110,7 @@ class SetSampler:
             flat = points.flatten(1, -2) @ first.transpose(-1, -2) + shift[:, None]
             return (flat * scale).view(points.shape)
 
-        patches = patch_pixels(grid)
+        patches = patch_pixels(grid, device)
         slopes = torch.einsum('bnij,pj->bnpi', inverse, patches)  # camera frame, z = 1
         directions = torch.nn.functional.normalize(slopes, dim=-1) @ turn.transpose(-1, -2)
         new_rotation = rotation @ first.transpose(-1, -2)[:, None]
@@ -108,7 +118,7 @@ class SetSampler:
         world = directions @ new_rotation
         moment = torch.linalg.cross(new_centre.unsqueeze(2).expand_as(world), world)
 
-        fine = patch_pixels(2 * grid)
+        fine = patch_pixels(2 * grid, device)
         fine_slopes = torch.einsum('bnij,pj->bnpi', inverse, fine)
         fine_depth = _depth_at(depth, fine)
         camera = fine_slopes * fine_depth.unsqueeze(-1)  # points in the real camera frames
@@ -132,7 +142,10 @@ class SetSampler:
             return tokens.transpose(2, 3).unflatten(-1, (grid, grid)).contiguous()
 
         return Batch(
-            features=scenes.features[scene, view].float(),
+            features=None if scenes.features is None else scenes.features[scene, view].float(),
+            images=None
+            if scenes.images is None
+            else scenes.images[scene, view].permute(0, 1, 4, 2, 3),
             directions=maps(directions),
             rays=maps(torch.cat([world, moment], dim=-1)),
             rotation=new_rotation,
@@ -160,15 +173,11 @@ class SetSampler:
         return torch.where(visible, cell[..., 1] * side + cell[..., 0], -1)
 
 
-def patch_pixels(grid: int) -> Tensor:
+def patch_pixels(grid: int, device: torch.device | str = 'cpu') -> Tensor:
     """Homogeneous pixels of the patch centres of a crop, (grid^2, 3), row-major."""
-    centres = (torch.arange(grid) + 0.5) * SIZE / grid
+    centres = (torch.arange(grid, device=device) + 0.5) * SIZE / grid
     v, u = torch.meshgrid(centres, centres, indexing='ij')
     return torch.stack([u, v, torch.ones_like(u)], dim=-1).view(-1, 3)
-
-
-def _pixel(value: float) -> Tensor:
-    return torch.tensor([value, value, 1.0]).expand(1, 1, 3)
 
 
 def _depth_at(depth: Tensor, pixels: Tensor) -> Tensor:

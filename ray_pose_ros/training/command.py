@@ -83,8 +83,11 @@ def _train(args: argparse.Namespace) -> int:
     for tensor in model.feature_extractor.state_dict().values():
         tensor.copy_(tensor.half().float())
     model.feature_extractor.requires_grad_(False).eval()
-    training = SceneSet.load(args.data, model.feature_extractor)
-    held_out = SceneSet.load([args.held_out], model.feature_extractor)
+    backbone = None if config.backbone_rate > 0 else model.feature_extractor
+    training = SceneSet.load(args.data, backbone)
+    held_out = SceneSet.load([args.held_out], backbone)
+    if args.device.startswith('cuda'):
+        training, held_out = training.to(args.device), held_out.to(args.device)
     print(f'{training.scenes} scenes of {training.views} views, {held_out.scenes} held out')
     trainer = Trainer(config, model, training, held_out, args.into, args.device)
     if trainer.resume():

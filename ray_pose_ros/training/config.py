@@ -28,7 +28,11 @@ class TrainingConfig:
         advance: see `stages`.
         wide: share of batches drawn from the full sphere, whatever the stage.
         pure_noise: share of sets trained at the last time, where the input holds no information.
-        weights: of the losses by name.
+        backbone_rate: learning rate of the backbone as a fraction of the denoiser's; 0 leaves it
+            frozen, so that its features are computed once.
+        jitter: strength of the changes of colour where the backbone is trained.
+        weights: of the losses by name; 'rematch', 'seen' and 'depth' count once for each repeated
+            matching.
         validate_every: steps between validations.
     """
 
@@ -47,6 +51,8 @@ class TrainingConfig:
     advance: float = 0.25
     wide: float = 0.25
     pure_noise: float = 0.5
+    backbone_rate: float = 0.0
+    jitter: float = 1.0
     weights: dict[str, float] = field(
         default_factory=lambda: {
             'rays': 1.0,

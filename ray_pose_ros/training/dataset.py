@@ -24,6 +24,8 @@ import torch
 import torch.distributed as distributed
 from tqdm import tqdm
 
+from .stores import ViewStore
+
 DEPTH_STEP = 8  # pixels between the depth samples that are kept
 SIZE = 224
 VIEWS = 20
@@ -122,45 +124,38 @@ def _render_scene(
     }
 
 
-class FeatureStore:
-    """Features of all views, left on disk and read as they are needed.
-
-    Indexed by scenes and views, integer tensors of one shape (...): (..., C, g, g) half precision.
-    """
-
-    def __init__(self, shards: list[np.ndarray]):
-        self.shards = shards
-        self.shard = np.repeat(np.arange(len(shards)), [len(shard) for shard in shards])
-        self.row = np.concatenate([np.arange(len(shard)) for shard in shards])
-
-    def __getitem__(self, index: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        scene, view = index
-        found = [
-            self.shards[self.shard[s]][self.row[s], v]
-            for s, v in zip(scene.flatten().tolist(), view.flatten().tolist(), strict=True)
-        ]
-        return torch.from_numpy(np.stack(found)).unflatten(0, scene.shape)
-
-
 class SceneSet:
-    """All views of one or more data-set folders, with features.
+    """All views of one or more data-set folders.
 
-    Indexed by scene and view: `features` (a FeatureStore), and tensors `depth` (S, V, 28, 28)
-    float16, `matrix`, `rotation`, `translation`, `centre`, `up`. Folders may differ in the number
-    of views a scene has: `count` (S,) says how many, and what lies beyond is a copy of the first.
+    Indexed by scene and view: `features` and `images`, either a store or None, and tensors `depth`
+    (S, V, 28, 28) float16, `matrix`, `rotation`, `translation`, `centre`, `up`. Folders may differ
+    in the number of views a scene has: `count` (S,) says how many, and what lies beyond is a copy
+    of the first.
     """
 
-    def __init__(self, features: FeatureStore, columns: dict[str, torch.Tensor]):
-        self.features = features
+    def __init__(
+        self,
+        columns: dict[str, torch.Tensor],
+        features: ViewStore | None = None,
+        images: ViewStore | None = None,
+    ):
+        self.columns, self.features, self.images = columns, features, images
         self.__dict__.update(columns)
         self.scenes, self.views = self.rotation.shape[:2]
 
     @classmethod
-    def load(cls, folders: Iterable[Path], backbone: torch.nn.Module) -> 'SceneSet':
-        """Load folders; compute the features that are not cached for this backbone yet."""
+    def load(cls, folders: Iterable[Path], backbone: torch.nn.Module | None) -> 'SceneSet':
+        """Load folders with the backbone's features, computed where they are not cached yet.
+
+        Without a backbone the images are kept instead, for a backbone that is trained too.
+        """
         shards = [path for folder in folders for path in _shards(Path(folder))]
-        features = FeatureStore(_all_features(shards, backbone))
+        features = images = None
         arrays = [np.load(path) for path in shards]
+        if backbone is None:
+            images = ViewStore([array['images'] for array in arrays])
+        else:
+            features = ViewStore(_all_features(shards, backbone))
         rotations = [array['rotation'] for array in arrays]
         views = max(part.shape[1] for part in rotations)
         columns = {}
@@ -171,7 +166,13 @@ class SceneSet:
             columns[name] = torch.from_numpy(np.concatenate([array[name] for array in arrays]))
         count = np.concatenate([np.full(len(part), part.shape[1]) for part in rotations])
         columns['count'] = torch.from_numpy(count)
-        return cls(features, columns)
+        return cls(columns, features, images)
+
+    def to(self, device: torch.device) -> 'SceneSet':
+        """Everything in the memory of a GPU, so that no batch has to be carried there."""
+        columns = {name: column.to(device) for name, column in self.columns.items()}
+        stores = [None if s is None else s.to(device) for s in (self.features, self.images)]
+        return SceneSet(columns, *stores)
 
 
 def _shards(folder: Path) -> list[Path]:

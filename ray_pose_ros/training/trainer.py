@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as distributed
-from torch import Tensor
+from torch import Tensor, nn
 
 from ray_pose_ros.model.checkpoint import save_checkpoint
 from ray_pose_ros.model.matching import Rematch
@@ -16,6 +16,7 @@ from ray_pose_ros.model.ray_diffuser import RayDiffuser
 
 from .batches import Batch, SetSampler
 from .config import TrainingConfig
+from .curves import draw_curves
 from .dataset import SceneSet, save_json
 from .losses import auxiliary_losses, depth_loss, match_loss, ray_losses, seen_loss
 from .validation import validate
@@ -24,7 +25,7 @@ SAVE_EVERY = 60.0  # seconds; what a killed run loses at most
 
 
 class Trainer:
-    """Trains the denoiser of a model on cached features.
+    """Trains the denoiser of a model on cached features, or together with the backbone on images.
 
     The draws of a step depend on the seed, the step and the process only, so a resumed run goes
     on as the killed one would have.
@@ -46,17 +47,20 @@ class Trainer:
         self.sampler = SetSampler(training, model.config.grid)
         self.held_out = SetSampler(held_out, model.config.grid)
         self.network = model.ray_predictor
-        decayed = [p for p in self.network.parameters() if p.dim() > 1]
-        plain = [p for p in self.network.parameters() if p.dim() <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {'params': decayed, 'weight_decay': config.weight_decay},
-                {'params': plain, 'weight_decay': 0.0},
-            ],
-            lr=config.learning_rate,
-            betas=(0.9, 0.98),
-        )
-        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        parts: list[tuple[nn.Module, float]] = [(self.network, 1.0)]
+        if config.backbone_rate > 0:
+            parts.append((model.feature_extractor.requires_grad_(True), config.backbone_rate))
+        self.trained = nn.ModuleList(part for part, _ in parts)
+        groups = []
+        for part, rate in parts:
+            decayed = [p for p in part.parameters() if p.dim() > 1]
+            plain = [p for p in part.parameters() if p.dim() <= 1]
+            groups += [
+                {'params': decayed, 'weight_decay': config.weight_decay, 'rate': rate},
+                {'params': plain, 'weight_decay': 0.0, 'rate': rate},
+            ]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+        self.average = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
         self.step, self.stage, self.sets, self.seconds = 0, 0, 0, 0.0
         self.history: list[dict] = []
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +76,7 @@ class Trainer:
         if self.rank:
             return
         state = {
-            'network': self.network.state_dict(),
+            'network': self.trained.state_dict(),
             'average': self.average,
             'optimizer': self.optimizer.state_dict(),
             'step': self.step,
@@ -91,7 +95,7 @@ class Trainer:
         if not self.state_path.exists():
             return False
         state = torch.load(self.state_path, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state['network'])
+        self.trained.load_state_dict(state['network'])
         self.average = state['average']
         self.optimizer.load_state_dict(state['optimizer'])
         self.step, self.stage = state['step'], state['stage']
@@ -109,7 +113,7 @@ class Trainer:
         missing = [name for name in missing if not name.startswith('rematchers.')]
         if missing or unexpected:
             raise RuntimeError(f'weights differ: {missing} missing, {unexpected} unexpected')
-        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.average = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
 
     def export(self, folder: Path) -> None:
         """Write the averaged model as the project's own checkpoint."""
@@ -119,12 +123,12 @@ class Trainer:
     @contextmanager
     def _averaged(self):
         """The model with the averaged weights, for as long as the context lasts."""
-        own = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.network.load_state_dict(self.average)
+        own = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
+        self.trained.load_state_dict(self.average)
         try:
             yield
         finally:
-            self.network.load_state_dict(own)
+            self.trained.load_state_dict(own)
 
     # -- one step ------------------------------------------------------------------------------
 
@@ -137,21 +141,29 @@ class Trainer:
         t = torch.where(pure, last, t).to(self.device)
         noise = torch.randn(batch.rays.shape, generator=generator).to(self.device)
         x = schedule.add_noise(batch.rays, noise, t)
-        context = self.model.condition(batch.features, batch.directions)
         again: list[Rematch] = []
-        tokens = self.network.tokens(x, t, context, schedule.alphas_cumprod[t], again)
-        rays, *auxiliary = self.network.decode(tokens, t, context)
+        on_gpu = self.device.type == 'cuda'
+        with torch.autocast('cuda', torch.bfloat16, enabled=on_gpu):
+            features = batch.features
+            if features is None:
+                features = self.model.encode(jitter(batch.images, self.config.jitter, generator))
+            context = self.model.condition(features, batch.directions)
+            tokens = self.network.tokens(x, t, context, schedule.alphas_cumprod[t], again)
+            rays, *auxiliary = self.network.decode(tokens, t, context)
+        # angles need more digits than half precision has: the losses are computed in full
         losses = ray_losses(rays.float(), batch)
         if auxiliary:
-            losses |= auxiliary_losses(*auxiliary, batch)
+            points, up = auxiliary
+            losses |= auxiliary_losses(points.float(), up.float(), batch)
         if self.network.matcher is not None:
             scale = self.network.matcher.log_temperature[-1].exp()
-            losses['match'] = match_loss(context.descriptors, scale, batch)
+            losses['match'] = match_loss(context.descriptors.float(), scale, batch)
         for index, rematch in enumerate(again):
             scale = self.network.rematchers[index].log_temperature[-1].exp()
-            losses[f'rematch{index + 1}'] = match_loss(rematch.descriptors, scale, batch)
-            losses[f'seen{index + 1}'] = seen_loss(rematch.seen, batch)
-            losses[f'depth{index + 1}'] = depth_loss(rematch.depth, batch)
+            number = index + 1
+            losses[f'rematch{number}'] = match_loss(rematch.descriptors.float(), scale, batch)
+            losses[f'seen{number}'] = seen_loss(rematch.seen.float(), batch)
+            losses[f'depth{number}'] = depth_loss(rematch.depth.float(), batch)
         return losses
 
     def train_step(self) -> dict[str, float]:
@@ -167,9 +179,8 @@ class Trainer:
         batch = self.sampler.batch(index).to(self.device)
 
         for group in self.optimizer.param_groups:
-            group['lr'] = config.learning_rate_at(self.step)
-        with torch.autocast('cuda', torch.bfloat16, enabled=self.device.type == 'cuda'):
-            losses = self.losses(batch, generator)
+            group['lr'] = group['rate'] * config.learning_rate_at(self.step)
+        losses = self.losses(batch, generator)
         total = sum(
             config.weights.get(name.rstrip('0123456789'), 0.0) * value
             for name, value in losses.items()
@@ -177,7 +188,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         self._average_gradients()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), config.clip)
         if torch.isfinite(norm):
             self.optimizer.step()
         self._update_average()
@@ -188,7 +199,7 @@ class Trainer:
     def _average_gradients(self) -> None:
         if self.world == 1:
             return
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.trained.parameters() if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(flat)
         flat /= self.world
@@ -198,7 +209,7 @@ class Trainer:
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        for name, value in self.network.state_dict().items():
+        for name, value in self.trained.state_dict().items():
             self.average[name].lerp_(value, 1 - decay)
 
     # -- the run -------------------------------------------------------------------------------
@@ -244,8 +255,26 @@ class Trainer:
             self.stage += 1
         if self.rank == 0:
             self.export(self.folder / 'export')
+            draw_curves(self.history, self.folder / 'curves.png')
             line = ' | '.join(
                 f'{name}: {100 * case["R@15"]:.0f}/{100 * case["R@30"]:.0f}/{case["median"]:.0f}'
                 for name, case in found.items()
             )
             print(f'held out (R@15/R@30/median) {line}', flush=True)
+
+
+def jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Images (B, N, 3, S, S) uint8 to [0, 1], each with a gain, a gamma and a tint of its own.
+
+    Rendered views are disturbed already; this makes them differ each time they are shown.
+    """
+    shape = (*images.shape[:2], 3, 1, 1)
+    images = images.float() / 255
+    if strength <= 0:
+        return images
+    tint = torch.randn(shape, generator=generator) * 0.3 + torch.randn(
+        (*shape[:2], 1, 1, 1), generator=generator
+    )
+    gamma = torch.randn((*shape[:2], 1, 1, 1), generator=generator)
+    tint, gamma = (0.15 * strength * x.to(images.device) for x in (tint, gamma))
+    return (images.clamp(min=1e-4).pow(gamma.exp()) * tint.exp()).clamp(0, 1)

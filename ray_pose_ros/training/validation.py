@@ -36,7 +36,10 @@ def validate(
         errors, same, centres = [], [], []
         for part in index.split(25):
             batch = sampler.batch(part).to(device)
-            context = model.condition(batch.features, batch.directions)
+            features = batch.features
+            if features is None:
+                features = model.encode(batch.images.float() / 255)
+            context = model.condition(features, batch.directions)
             plan = few_step_plan(model.noise_scheduler, steps, normalise='none')
             rays = sample(model, context, plan, samples=len(batch.rays), generator=generator).rays
             rotation, centre = recover(rays, batch.directions)
