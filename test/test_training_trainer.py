@@ -143,3 +143,13 @@ def test_unknown_names_in_the_file_are_named(tmp_path):
     path.write_text('stepz: 3\n')
     with pytest.raises(ValueError, match='stepz'):
         TrainingConfig.read(path)
+
+
+@pytest.mark.parametrize(
+    'path', sorted(DEFAULT_CONFIG.parent.glob('*.yaml')), ids=lambda p: p.stem
+)
+def test_every_configuration_that_ships_can_be_read(path):
+    config = TrainingConfig.read(path)
+    assert set(config.weights) <= set(TrainingConfig(model=SMALL).weights)
+    with torch.device('meta'):
+        RayDiffuser(config.model_config())

@@ -116,6 +116,23 @@ def save_checkpoint(
     partial_config.replace(path / CONFIG)
 
 
+def change_settings(path: str | os.PathLike, changes: dict[str, Any]) -> None:
+    """Change fields of the `ModelConfig` of a checkpoint in the project's own layout.
+
+    Raises:
+        CheckpointError: no such checkpoint. ValueError: the new settings make no sense.
+    """
+    path = Path(path)
+    settings = _settings(path / CONFIG)
+    if not isinstance(settings.get('model'), dict):
+        raise CheckpointError(f"{path / CONFIG} lacks the mapping 'model'")
+    config = ModelConfig.from_dict(settings['model'] | changes)
+    settings['model'] = config.to_dict()
+    partial = path / (CONFIG + '.partial')
+    partial.write_text(json.dumps(settings, indent=2) + '\n', encoding='utf-8')
+    partial.replace(path / CONFIG)
+
+
 def read_notes(path: str | os.PathLike) -> dict[str, Any]:
     """The notes that were saved with a checkpoint in the project's own layout."""
     return _settings(Path(path) / CONFIG).get('notes', {})

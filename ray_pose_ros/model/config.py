@@ -1,5 +1,6 @@
 """What a ray diffusion network is made of: read from a checkpoint, never guessed."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -46,6 +47,9 @@ class ModelConfig:
         sample_steps: network calls that sampling takes unless told otherwise; 0 means all that
             the read-out needs.
         readout: the integer time at which the predicted rays are read out.
+        rotation_sigma, centre_sigma: how the spread of S samples and the misfit of the rays become
+            a standard deviation, sqrt((a S^b spread)^2 + (c misfit)^2 + d^2): the numbers a, b, c,
+            d, in radians and in distances of the first camera. Fitted by `ray-pose calibrate`.
     """
 
     backbone: str = 'dinov2'
@@ -75,6 +79,8 @@ class ModelConfig:
     beta_end: float = 0.2
     sample_steps: int = 0
     readout: int = 29
+    rotation_sigma: tuple[float, float, float, float] = (1.0, 0.0, 1.0, 0.0087)
+    centre_sigma: tuple[float, float, float, float] = (1.0, 0.0, 1.0, 0.005)
 
     def __post_init__(self):
         _check_choice('backbone', self.backbone, BACKBONES)
@@ -89,6 +95,11 @@ class ModelConfig:
             raise ValueError(f'width {self.width} is not a multiple of heads {self.heads}')
         if not 0 <= self.readout < self.steps:
             raise ValueError(f'readout is {self.readout}, expected 0 to {self.steps - 1}')
+        for name in ('rotation_sigma', 'centre_sigma'):
+            terms = tuple(float(term) for term in getattr(self, name))
+            object.__setattr__(self, name, terms)  # a list where it comes from JSON
+            if len(terms) != 4 or not all(map(math.isfinite, terms)) or not terms[3] > 0:
+                raise ValueError(f'{name} is {terms}, expected four numbers, the last positive')
         if self.geometry == 'ndc' and (self.residual or self.anchor_reference or self.matching):
             raise ValueError(
                 "residual, anchor_reference and matching need geometry 'directions', got 'ndc'"

@@ -1,0 +1,119 @@
+"""`ray-pose calibrate`: fit the uncertainty that a checkpoint tells to the errors it makes."""
+
+import argparse
+from pathlib import Path
+
+FIRST_SEED = 100_000  # far from the scenes that `ray-pose evaluate --rendered` measures on
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    """Register the subcommand."""
+    parser = subparsers.add_parser(
+        'calibrate', help="fit a checkpoint's told uncertainty to its errors on rendered objects"
+    )
+    parser.add_argument('checkpoint', type=Path, help="in the project's own format; changed")
+    parser.add_argument('--scenes', type=int, default=40, help='rendered objects to fit on')
+    parser.add_argument('--first-seed', type=int, default=FIRST_SEED)
+    parser.add_argument('--views', type=int, nargs='+', default=[2, 3, 5, 8])
+    parser.add_argument('--subsets', type=int, default=4, help='of each size from each object')
+    parser.add_argument('--samples', type=int, default=0, help='default: what suits the model')
+    parser.add_argument('--device', default='auto')
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, fit, and write the terms into the checkpoint's configuration."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from ray_pose_ros.estimation.estimator import Estimator
+    from ray_pose_ros.model.checkpoint import change_settings
+
+    from .sequences import render_scene
+
+    if args.scenes < 1 or args.subsets < 1 or min(args.views) < 2:
+        raise ValueError(
+            f'--scenes {args.scenes}, --subsets {args.subsets}, --views {args.views}: expected '
+            'at least 1, 1 and 2'
+        )
+    estimator = Estimator(args.checkpoint, device=args.device, samples=args.samples)
+    rotations, centres = [], []
+    for seed in tqdm(range(args.first_seed, args.first_seed + args.scenes), unit='object'):
+        sequence = render_scene(seed)
+        prepared = [estimator.prepare(view) for view in sequence.views]
+        rng = np.random.default_rng(seed)
+        for views in args.views:
+            for _ in range(args.subsets):
+                chosen = rng.permutation(len(prepared))[:views]
+                found = estimator.solve([prepared[i] for i in chosen])
+                rotation, centre = doubts_and_errors(found, sequence.R[chosen], sequence.t[chosen])
+                rotations.append(rotation)
+                centres.append(centre)
+    told = {}
+    for name, rows in (('rotation_sigma', rotations), ('centre_sigma', centres)):
+        table = np.concatenate(rows)
+        before = getattr(estimator.model.config, name)
+        told[name] = fit_terms(table)
+        print(
+            f'{name}: {[round(x, 4) for x in told[name]]}, mean negative log-likelihood '
+            f'{negative_log_likelihood(before, table):.3f} -> '
+            f'{negative_log_likelihood(told[name], table):.3f} on {len(table)} views'
+        )
+    change_settings(args.checkpoint, told)
+    return 0
+
+
+def doubts_and_errors(estimate, R_true, t_true):
+    """Rows (N - 1, 4) of samples, spread, misfit and error of every view but the first; two sets.
+
+    Errors of rotations are relative to the first camera, in radians. Errors of centres are in
+    distances of the first camera, after the truth was moved into the first camera's axes and
+    scaled as a whole (by least squares about the first camera, as the scale is arbitrary).
+    """
+    import numpy as np
+    import torch
+
+    from ray_pose_ros.geometry.rotations import geodesic_angle
+
+    doubts = estimate.doubts
+    relative = R_true @ R_true[0].T
+    off = geodesic_angle(torch.from_numpy(estimate.R), torch.from_numpy(relative)).numpy()
+    centres = -np.einsum('nji,nj->ni', R_true, t_true)
+    true = (centres - centres[0]) @ R_true[0].T
+    found = estimate.centres - estimate.centres[0]
+    scale = (found * true).sum() / max((true * true).sum(), 1e-12)
+    shift = np.linalg.norm(found - max(scale, 1e-3) * true, axis=1)
+    samples = np.full(len(off), doubts.samples)
+    return (
+        np.stack([samples, doubts.rotation_spread, doubts.rotation_misfit, off], axis=1)[1:],
+        np.stack([samples, doubts.centre_spread, doubts.centre_misfit, shift], axis=1)[1:],
+    )
+
+
+def negative_log_likelihood(terms, table) -> float:
+    """Mean over rows (samples, spread, misfit, error) of a Gaussian alike about three axes.
+
+    The told sigma is the root mean square of the error, sigma^2 / 3 about each axis.
+    """
+    import numpy as np
+
+    slope, power, share, floor = terms
+    samples, spread, misfit, error = table.T
+    square = (slope * samples**power * spread) ** 2 + (share * misfit) ** 2 + floor**2
+    variance = square / 3
+    return float(np.mean(error**2 / (2 * variance) + 1.5 * np.log(2 * np.pi * variance)))
+
+
+def fit_terms(table) -> tuple[float, float, float, float]:
+    """The terms of `ModelConfig.rotation_sigma` that make the rows of `table` most likely."""
+    import numpy as np
+    from scipy.optimize import minimize
+
+    def objective(x):
+        return negative_log_likelihood((np.exp(x[0]), x[1], np.exp(x[2]), np.exp(x[3])), table)
+
+    start = np.array([0.0, 0.0, 0.0, np.log(0.05)])
+    bounds = [(-5, 3), (-1, 1), (-5, 3), (np.log(2e-3), 1)]
+    found = minimize(objective, start, method='L-BFGS-B', bounds=bounds)
+    slope, power, share, floor = found.x
+    return float(np.exp(slope)), float(power), float(np.exp(share)), float(np.exp(floor))

@@ -1,0 +1,78 @@
+"""The uncertainty that a checkpoint tells is fitted to its errors."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from ray_pose_ros.cli import main
+from ray_pose_ros.evaluation.calibrate import doubts_and_errors, fit_terms, negative_log_likelihood
+from ray_pose_ros.model.checkpoint import change_settings, default_checkpoint, load_checkpoint
+
+
+def made_up_errors(terms, rows=6000, seed=0):
+    rng = np.random.default_rng(seed)
+    samples = rng.choice([2, 3, 8], rows)
+    spread, misfit = rng.uniform(0, 0.5, rows), rng.uniform(0, 0.3, rows)
+    a, b, c, d = terms
+    sigma = np.sqrt((a * samples**b * spread) ** 2 + (c * misfit) ** 2 + d**2)
+    error = np.linalg.norm(rng.normal(size=(rows, 3)), axis=1) * sigma / np.sqrt(3)
+    return np.stack([samples, spread, misfit, error], axis=1)
+
+
+@pytest.mark.parametrize('terms', [(2.0, -0.4, 0.5, 0.05), (0.7, 0.2, 1.5, 0.1)])
+def test_the_terms_that_made_the_errors_are_found(terms):
+    table = made_up_errors(terms)
+    found = fit_terms(table)
+    np.testing.assert_allclose(found, terms, rtol=0.15, atol=0.05)
+    better = negative_log_likelihood(found, table)
+    assert better < negative_log_likelihood((1.0, 0.0, 1.0, 0.0087), table) - 0.01
+
+
+def test_errors_do_not_depend_on_the_world_or_its_scale():
+    class Found:
+        R = np.stack([np.eye(3), np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]])])
+        centres = np.array([[0, 0, -1.0], [1.0, 0, 0]])
+
+        class doubts:
+            samples = 2
+            rotation_spread = rotation_misfit = centre_spread = centre_misfit = np.zeros(2)
+
+    turn = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0], [0.48, 0.64, 0.6]])
+    R_true = Found.R @ turn
+    centres = 3 * Found.centres @ turn + [1.0, 2, 3]
+    t_true = -np.einsum('nij,nj->ni', R_true, centres)
+    rotation, centre = doubts_and_errors(Found, R_true, t_true)
+    assert rotation.shape == centre.shape == (1, 4)
+    assert rotation[0, 3] < 1e-6 and centre[0, 3] < 1e-9
+    R_true[1] = R_true[0]
+    rotation, _ = doubts_and_errors(Found, R_true, t_true)
+    assert rotation[0, 3] == pytest.approx(np.pi / 2)
+
+
+def test_the_command_changes_the_configuration(tmp_path, capsys):
+    folder = tmp_path / 'model'
+    shutil.copytree(default_checkpoint(), folder)
+    (folder / 'SHA256SUMS').unlink(missing_ok=True)  # changed on purpose
+    before = load_checkpoint(folder)
+    assert main(['calibrate', str(folder), '--scenes', '2', '--views', '2', '4']) == 0
+    after = load_checkpoint(folder)
+    assert after.config.rotation_sigma != before.config.rotation_sigma
+    assert after.config.centre_sigma != before.config.centre_sigma
+    assert after.config.width == before.config.width
+    assert 'negative log-likelihood' in capsys.readouterr().out
+
+
+def test_senseless_terms_are_refused(tmp_path):
+    folder = tmp_path / 'model'
+    shutil.copytree(default_checkpoint(), folder)
+    text = (folder / 'config.json').read_text()
+    with pytest.raises(ValueError, match='rotation_sigma'):
+        change_settings(folder, {'rotation_sigma': (1.0, 0.0, 1.0, 0.0)})
+    assert (folder / 'config.json').read_text() == text
+    settings = json.loads(text)
+    settings['model']['centre_sigma'] = [1, 2]
+    (folder / 'config.json').write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match='centre_sigma'):
+        load_checkpoint(folder)
