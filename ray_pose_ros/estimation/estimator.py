@@ -16,13 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ray_pose_ros.estimation.consensus import (
-    CENTRE_FLOOR,
-    ROTATION_FLOOR,
-    consensus,
-    fit_residuals,
-    with_floor,
-)
+from ray_pose_ros.estimation.consensus import consensus, fit_residuals, standard_deviation
+from ray_pose_ros.estimation.pins import checked_checkpoint
 from ray_pose_ros.estimation.preparation import Prepared, prepare
 from ray_pose_ros.estimation.solution import (
     EstimationError,
@@ -35,7 +30,7 @@ from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.crops import Crop
 from ray_pose_ros.geometry.pytorch3d import rays_p3d_to_opencv
 from ray_pose_ros.geometry.rays import to_grid, to_tokens
-from ray_pose_ros.model.checkpoint import default_checkpoint, load_checkpoint
+from ray_pose_ros.model.checkpoint import load_checkpoint
 from ray_pose_ros.model.plans import default_plan
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
 from ray_pose_ros.model.sampler import sample
@@ -59,10 +54,12 @@ class Estimate:
         cameras: intrinsics used or found, one a view; K: their matrices, (N, 3, 3).
         intrinsics_source: 'given', 'assumed' or 'estimated', one a view.
         names, stamps, crops: of the views.
-        rotation_sigma: (N,) rad. centre_sigma: (N,) world units. Never zero: spread of the
-            samples, residual of the rays and a floor, added in quadrature.
+        rotation_sigma: (N,) rad, of the rotation relative to the first camera. centre_sigma: (N,)
+            world units. Never zero: from `doubts`, as the checkpoint's configuration says.
         agreement: fraction of the samples that tell the same story; modes: number of stories.
         rays: (N, 6, h, w) float32, as predicted, moved into the published world.
+        doubts: what the uncertainty was made from.
+        samples: (S, N, 3, 3) rotations of the single samples, each in its own published world.
         timings: seconds spent on 'features', 'denoise' and 'recover'.
     """
 
@@ -78,6 +75,8 @@ class Estimate:
     agreement: float
     modes: int
     rays: np.ndarray
+    doubts: 'Doubts | None' = None
+    samples: np.ndarray | None = None
     timings: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -88,6 +87,20 @@ class Estimate:
     def centres(self) -> np.ndarray:
         """Camera centres (N, 3) in the world."""
         return -np.einsum('nji,nj->ni', self.R, self.t)
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """Spread of `samples` answers, and misfit of the rays to the cameras, (N,) each.
+
+    Rotations in radians, centres in world units.
+    """
+
+    samples: int
+    rotation_spread: np.ndarray
+    rotation_misfit: np.ndarray
+    centre_spread: np.ndarray
+    centre_misfit: np.ndarray
 
 
 class Estimator:
@@ -130,10 +143,8 @@ class Estimator:
             raise ValueError(f'precision is {precision!r}, expected one of {sorted(PRECISIONS)}')
         self.device = usable_device(device)
         self.precision = precision
-        if model is None:
-            model = default_checkpoint()
-        if isinstance(model, (str, Path)):
-            model = load_checkpoint(model, self.device)
+        if model is None or isinstance(model, (str, Path)):
+            model = load_checkpoint(checked_checkpoint(model), self.device)
         self.model = model.to(self.device).eval()
         usual = ANCHORED_SAMPLES if model.config.anchor_reference else OFFICIAL_SAMPLES
         self.samples, self.seed = samples or usual, seed
@@ -177,9 +188,11 @@ class Estimator:
         used = [of_samples[best] for of_samples in cameras]
         directions = torch.stack([patch_directions(*x) for x in zip(prepared, used, strict=True)])
         angle, miss = fit_residuals(rays[best], R[best], t[best], directions)
-        rotation_sigma = with_floor(agreed.rotation_sigma, angle, ROTATION_FLOOR)
-        centre_sigma = with_floor(agreed.centre_sigma, miss, CENTRE_FLOOR)
-        grid = self.model.config.grid
+        config = self.model.config
+        spread, shift = agreed.rotation_sigma, agreed.centre_sigma
+        rotation_sigma = standard_deviation(spread, angle, len(R), config.rotation_sigma)
+        centre_sigma = standard_deviation(shift, miss, len(R), config.centre_sigma)
+        grid = config.grid
         end = time.perf_counter()
         return Estimate(
             R=agreed.R.numpy(),
@@ -194,6 +207,8 @@ class Estimator:
             agreement=agreed.agreement,
             modes=agreed.modes,
             rays=to_grid(rays[best], grid, grid).float().numpy(),
+            doubts=Doubts(len(R), *(x.numpy() for x in (spread, angle, shift, miss))),
+            samples=R.numpy(),
             timings={
                 'features': sum(p.seconds for p in prepared),
                 'denoise': middle - begin,
@@ -224,7 +239,7 @@ class Estimator:
         with torch.inference_mode(), self._arithmetic():
             sampled = sample(
                 self.model,
-                self.model.condition(features[order], geometry[order]),
+                self.model.condition(features[None], geometry[None], order),
                 self.plan,
                 samples=samples,
                 generator=generator,

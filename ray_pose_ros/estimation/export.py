@@ -29,6 +29,14 @@ _OPENGL = np.diag((1.0, -1.0, -1.0))  # camera axes: OpenCV <-> OpenGL
 _OF_A_FRAME = ('file_path', 'transform_matrix')
 # COLMAP's name for a model and the distortion parameters that it takes.
 _COLMAP_MODELS = {'PINHOLE': 0, 'OPENCV': 4, 'FULL_OPENCV': 8, 'OPENCV_FISHEYE': 4}
+# Its models with one focal length: the general one, and how many parameters there are in all.
+_COLMAP_SIMPLER = {
+    'SIMPLE_PINHOLE': ('PINHOLE', 3),
+    'SIMPLE_RADIAL': ('OPENCV', 4),
+    'RADIAL': ('OPENCV', 5),
+    'SIMPLE_RADIAL_FISHEYE': ('OPENCV_FISHEYE', 4),
+    'RADIAL_FISHEYE': ('OPENCV_FISHEYE', 5),
+}
 
 
 class NotRepresentable(ValueError):
@@ -145,16 +153,10 @@ def read_colmap(folder: str | Path) -> PosedCameras:
             continue
         index, model, width, height, *numbers = line.split()
         params = [float(x) for x in numbers]
-        if model in ('SIMPLE_PINHOLE', 'SIMPLE_RADIAL', 'RADIAL'):  # one focal length
-            params.insert(1, params[0])
-            model = {'SIMPLE_PINHOLE': 'PINHOLE'}.get(model, 'OPENCV')
-            params += [0.0] * (0 if model == 'PINHOLE' else 8 - len(params))
-        if model not in _COLMAP_MODELS or len(params) != 4 + _COLMAP_MODELS[model]:
-            raise ValueError(
-                f'{folder}: camera {index} has model {model}, expected one of '
-                f'{sorted(_COLMAP_MODELS)}'
-            )
-        cameras[index] = _camera_from(params, int(width), int(height), model)
+        try:
+            cameras[index] = colmap_camera(model, params, int(width), int(height))
+        except ValueError as error:
+            raise ValueError(f'{folder}: camera {index}: {error}') from error
     lines = _colmap_lines(folder / 'images.txt')
     rows = [line.split(maxsplit=9) for line in lines[::2] if line]
     numbers = np.array([[float(x) for x in row[1:8]] for row in rows]).reshape(-1, 7)
@@ -166,6 +168,27 @@ def read_colmap(folder: str | Path) -> PosedCameras:
         t=numbers[:, 4:],
         stamps=np.arange(len(rows), dtype=np.float64),
     )
+
+
+def colmap_camera(model: str, params: Sequence[float], width: int, height: int) -> CameraModel:
+    """The camera of COLMAP's model name and parameters.
+
+    Raises:
+        ValueError: a model that this project does not have, or another number of parameters.
+    """
+    general, count = _COLMAP_SIMPLER.get(model, (model, None))
+    if general not in _COLMAP_MODELS:
+        known = sorted({*_COLMAP_MODELS, *_COLMAP_SIMPLER})
+        raise ValueError(f'unknown camera model {model}, expected one of {", ".join(known)}')
+    size = 4 + _COLMAP_MODELS[general]
+    expected = count or size
+    if len(params) != expected:
+        raise ValueError(f'{model} has {len(params)} parameters, expected {expected}')
+    numbers = list(params)
+    if count:  # one focal length for both axes, and only the first distortion parameters
+        numbers = [numbers[0], *numbers]
+        numbers += [0.0] * (size - len(numbers))
+    return _camera_from(numbers, width, height, general)
 
 
 def write_transforms(path: str | Path, posed: PosedCameras) -> None:

@@ -20,8 +20,8 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
     Sample an image (H, W) or (H, W, C), any packed pixel format, down to (30, 40) float32.
 
     Looks at under 20000 pixels whatever the size, and needs no decoding: channels are averaged as
-    they are, because only a change between two images of one camera is ever measured. Values of a
-    16-bit image are brought to 0..255.
+    they are, because only a change between two images of one camera is ever measured. A 16-bit
+    image is scaled by its largest value, since cameras of 10 to 14 bits use the lower ones only.
     """
     if image.ndim not in (2, 3) or image.shape[0] < 1 or image.shape[1] < 1:
         raise ValueError(f'image has shape {image.shape}, expected (H, W) or (H, W, C)')
@@ -31,7 +31,7 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
     picked = image[rows.astype(np.intp)[:, None], cols.astype(np.intp)[None, :]]
     picked = picked.astype(np.float32)
     if image.dtype.itemsize == 2:
-        picked /= 257.0
+        picked *= 255.0 / max(float(picked.max()), 1023.0)
     if picked.ndim == 3:
         picked = picked.mean(axis=2)
     cells = picked.reshape(THUMBNAIL_ROWS, _SAMPLES, THUMBNAIL_COLUMNS, _SAMPLES)

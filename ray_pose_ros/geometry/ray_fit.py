@@ -71,8 +71,74 @@ def fit_camera(
     """R (..., 3, 3), t (..., 3), refined from a first guess, for known directions (..., P, 3).
 
     d, m (..., P, 3) unit directions and moments of the rays, weights (..., P), all float64.
+    Rays lie along the last axis here: sums over the three components are slow there.
     """
-    return _fit(d, m, lambda _: (directions, None), R, t, None, None, weights, robust)[:2]
+    rays = torch.cat([d, m], dim=-2).transpose(-1, -2).contiguous()  # (..., 3, 2 P)
+    a = directions.transpose(-1, -2).contiguous()
+    damping = torch.full_like(weights[..., 0], 1e-6)
+    done = torch.zeros_like(damping, dtype=torch.bool)
+    rows, sd, sm = _rows(rays, a, R, t)
+    for _ in range(_STEPS):
+        vd, vm, w = _weigh(sd, sm, weights, robust)
+        A, b = _normal_equations(rows, w, vd, vm)
+        step = _damped_step(A, b, damping)
+        R_new = rotation_from_vector(step[..., :3]) @ R
+        t_new = t + step[..., 3:]
+        rows_new, sd_new, sm_new = _rows(rays, a, R_new, t_new)
+        before = (w * sd).sum(-1) / vd + (w * sm).sum(-1) / vm
+        after = (w * sd_new).sum(-1) / vd + (w * sm_new).sum(-1) / vm
+        better = (after <= before) & ~done
+        R = torch.where(better[..., None, None], R_new, R)
+        t = torch.where(better[..., None], t_new, t)
+        damping, small = _judge(step, b, better, damping)
+        done = done | small
+        if bool(done.all()):
+            break
+        rows = torch.where(better[..., None, None], rows_new, rows)
+        sd = torch.where(better[..., None], sd_new, sd)
+        sm = torch.where(better[..., None], sm_new, sm)
+    return R, t
+
+
+def _rows(rays, a, R, t):
+    """Camera-frame rows (..., 15, P), and the squared residuals (..., P) of directions, moments.
+
+    Three rows each: directions d and moments m of the rays, directions a of the patches, a x m,
+    and the moments' residual across the ray (see _residuals).
+    """
+    d, m = (R @ rays).split(a.shape[-1], dim=-1)
+    em = m + torch.linalg.cross(t[..., None].expand_as(a), a, dim=-2)
+    em = em - (em * a).sum(-2, keepdim=True) * a
+    ed = d - a
+    rows = torch.cat([d, m, a, torch.linalg.cross(a, m, dim=-2), em], dim=-2)
+    return rows, (ed * ed).sum(-2), (em * em).sum(-2)
+
+
+def _normal_equations(rows, w, vd, vm):
+    """Normal matrix (..., 6, 6) and gradient (..., 6), for rotation vector and t.
+
+    What _jacobian gives, summed without forming it: as [x]^T [x] = |x|^2 I - x x^T, all its
+    products are sums over the rays of outer products of the rows.
+    """
+    sums = (w[..., None, :] * rows[..., :12, :]) @ rows.transpose(-1, -2)
+    dd, mm, aa, cc = (sums[..., k : k + 3, k : k + 3] for k in (0, 3, 6, 9))
+    am = sums[..., 6:9, 3:6]
+    for_d, for_m = 1 / vd[..., None], 1 / vm[..., None]
+    eye = torch.eye(3, dtype=rows.dtype, device=rows.device)
+    trace = torch.stack([dd, mm, aa, am], dim=-3).diagonal(dim1=-2, dim2=-1).sum(-1)
+    scaled = trace[..., None, None] * eye  # (..., 4, 3, 3)
+    A = torch.empty(*w.shape[:-1], 6, 6, dtype=rows.dtype, device=rows.device)
+    A[..., :3, :3] = for_d[..., None] * (scaled[..., 0, :, :] - dd)
+    A[..., :3, :3] += for_m[..., None] * (scaled[..., 1, :, :] - mm - cc)
+    A[..., :3, 3:] = for_m[..., None] * (scaled[..., 3, :, :] - am)
+    A[..., 3:, :3] = A[..., :3, 3:].transpose(-1, -2)
+    A[..., 3:, 3:] = for_m[..., None] * (scaled[..., 2, :, :] - aa)
+    # sums of a x d (= d x (d - a)), of m x em and of a x em
+    ad, me, ae = sums[..., 6:9, 0:3], sums[..., 3:6, 12:], sums[..., 6:9, 12:]
+    outer = torch.stack([ad, me, ae], dim=-3).flatten(-2)
+    cross = outer[..., [5, 6, 1]] - outer[..., [7, 2, 3]]
+    turn = for_d * cross[..., 0, :] + for_m * cross[..., 1, :]
+    return A, torch.cat([turn, for_m * cross[..., 2, :]], dim=-1)
 
 
 def fit_camera_and_intrinsics(
@@ -90,54 +156,61 @@ def fit_camera_and_intrinsics(
 
     Points are in units of the longer side, from the middle of the image.
     """
-    return _fit(d, m, lambda k: k.directions(points), R, t, intrinsics, prior, weights, robust)
-
-
-def _fit(d, m, model, R, t, intrinsics, prior, weights, robust):
-    """Levenberg-Marquardt with weights estimated anew at each step; directions from `model`."""
     damping = torch.full_like(weights[..., 0], 1e-6)
     done = torch.zeros_like(damping, dtype=torch.bool)
     for _ in range(_STEPS):
-        a, da = model(intrinsics)
+        a, da = intrinsics.directions(points)
         ed, em = _residuals(d, m, a, R, t)
-        precision, w = _weigh(ed, em, weights, robust)
-        J = _jacobian(d, m, a, da, R, t)
-        wj = J * (w[..., None] * precision[..., None, :])[..., None]  # (..., P, 6, D)
-        A = (wj.transpose(-1, -2) @ J).sum(-3)
-        e = torch.cat([ed, em], dim=-1)
-        b = (wj.transpose(-1, -2) @ e[..., None]).sum(-3)[..., 0]
-        if prior is not None:
-            Ap, bp = _prior_terms(intrinsics, prior)
-            A[..., 6:, 6:] += Ap
-            b[..., 6:] += bp
+        vd, vm, w = _weigh((ed * ed).sum(-1), (em * em).sum(-1), weights, robust)
+        precision = torch.stack([1 / vd, 1 / vm], dim=-1).repeat_interleave(3, -1)
+        J = _jacobian(d, m, a, da, R, t).flatten(-3, -2)  # (..., 6 P, 10)
+        wj = J * (w[..., None] * precision[..., None, :]).flatten(-2)[..., None]
+        A = wj.transpose(-1, -2) @ J
+        e = torch.cat([ed, em], dim=-1).flatten(-2)
+        b = (wj.transpose(-1, -2) @ e[..., None])[..., 0]
+        Ap, bp = _prior_terms(intrinsics, prior)
+        A[..., 6:, 6:] += Ap
+        b[..., 6:] += bp
         before = _cost(ed, em, w, precision, intrinsics, prior)
-        diagonal = torch.diag_embed(A.diagonal(dim1=-2, dim2=-1) + 1e-12)
-        step, _ = torch.linalg.solve_ex(A + damping[..., None, None] * diagonal, -b[..., None])
-        step = step[..., 0]
-        # Singular (too few rays): no step, the first guess stays.
-        step = torch.where(torch.isfinite(step).all(-1, keepdim=True), step, 0)
-        step = torch.cat([step[..., :3].clamp(-torch.pi, torch.pi), step[..., 3:]], dim=-1)
+        step = _damped_step(A, b, damping)
         R_new = rotation_from_vector(step[..., :3]) @ R
         t_new = t + step[..., 3:6]
-        k_new = None if intrinsics is None else intrinsics.moved(step[..., 6:])
-        ed, em = _residuals(d, m, model(k_new)[0], R_new, t_new)
+        k_new = intrinsics.moved(step[..., 6:])
+        ed, em = _residuals(d, m, k_new.directions(points)[0], R_new, t_new)
         better = (_cost(ed, em, w, precision, k_new, prior) <= before) & ~done
         R = torch.where(better[..., None, None], R_new, R)
         t = torch.where(better[..., None], t_new, t)
-        if intrinsics is not None:
-            intrinsics = Intrinsics(
-                torch.where(better[..., None], k_new.focal, intrinsics.focal),
-                torch.where(better[..., None], k_new.centre, intrinsics.centre),
-            )
-        damping = torch.where(better, damping / 10, damping * 10).clamp(1e-9, 1e6)
-        # The decrement is the squared step in posterior standard deviations.
-        decrement = (step * b).sum(-1).abs()
-        small = (step.abs().amax(-1) < _CONVERGED) | (decrement < _DECREMENT)
-        # A camera that has converged stays: its answer must not depend on the others in the batch.
-        done = done | small | (damping > 1e3)
+        intrinsics = Intrinsics(
+            torch.where(better[..., None], k_new.focal, intrinsics.focal),
+            torch.where(better[..., None], k_new.centre, intrinsics.centre),
+        )
+        damping, small = _judge(step, b, better, damping)
+        done = done | small
         if bool(done.all()):
             break
     return R, t, intrinsics
+
+
+def _damped_step(A, b, damping):
+    """Levenberg-Marquardt's step (..., D) for the normal equations A, b."""
+    diagonal = torch.diag_embed(A.diagonal(dim1=-2, dim2=-1) + 1e-12)
+    step, _ = torch.linalg.solve_ex(A + damping[..., None, None] * diagonal, -b[..., None])
+    step = step[..., 0]
+    # Singular (too few rays): no step, the first guess stays.
+    step = torch.where(torch.isfinite(step).all(-1, keepdim=True), step, 0)
+    return torch.cat([step[..., :3].clamp(-torch.pi, torch.pi), step[..., 3:]], dim=-1)
+
+
+def _judge(step, b, better, damping):
+    """The next damping (...), and which cameras have converged (...).
+
+    A camera that has converged stays: its answer must not depend on the others in the batch.
+    """
+    damping = torch.where(better, damping / 10, damping * 10).clamp(1e-9, 1e6)
+    # The decrement is the squared step in posterior standard deviations.
+    decrement = (step * b).sum(-1).abs()
+    small = (step.abs().amax(-1) < _CONVERGED) | (decrement < _DECREMENT)
+    return damping, small | (damping > 1e3)
 
 
 def _across(a, x):
@@ -156,23 +229,19 @@ def _residuals(d, m, a, R, t):
 
 
 def _jacobian(d, m, a, da, R, t):
-    """d(residuals)/d(rotation vector, t, intrinsics) (..., P, 6, 6 or 10)."""
+    """d(residuals)/d(rotation vector, t, intrinsics) (..., P, 6, 10)."""
     Rt = R.transpose(-1, -2)
     by_t = -hat(a)  # a x t = hat(a) t, already across the ray
-    top = [-hat(d @ Rt), torch.zeros_like(by_t)]
-    bottom = [_across(a, -hat(m @ Rt)), by_t]
-    if da is not None:
-        top.append(-da)
-        bottom.append(_across(a, hat(t)[..., None, :, :] @ da))
+    top = [-hat(d @ Rt), torch.zeros_like(by_t), -da]
+    bottom = [_across(a, -hat(m @ Rt)), by_t, _across(a, hat(t)[..., None, :, :] @ da)]
     return torch.cat([torch.cat(top, dim=-1), torch.cat(bottom, dim=-1)], dim=-2)
 
 
-def _weigh(ed, em, weights, robust):
-    """Precisions (..., 6) of the residuals' components, and the weights of the rays (..., P).
+def _weigh(sd, sm, weights, robust):
+    """Variances (...) of a component of directions and moments, and weights of rays (..., P).
 
-    Directions and moments each get the inverse of their own variance (two components are free).
+    sd, sm (..., P) are the squared residuals, each with two components that are free.
     """
-    sd, sm = (ed * ed).sum(-1), (em * em).sum(-1)
     w = weights
     vd, vm = _variances(sd, sm, w)
     if robust:
@@ -181,8 +250,7 @@ def _weigh(ed, em, weights, robust):
         s = s / scale.clamp_min(1e-12)[..., None]
         w = weights * (_STUDENT + 4) / (_STUDENT + s)
         vd, vm = _variances(sd, sm, w)
-    precision = torch.stack([1 / vd, 1 / vm], dim=-1).repeat_interleave(3, -1)
-    return precision, w
+    return vd, vm, w
 
 
 def _variances(sd, sm, w):
@@ -223,8 +291,6 @@ def _prior_terms(k, prior):
 def _cost(ed, em, w, precision, k, prior):
     e = torch.cat([ed, em], dim=-1)
     cost = (w[..., None] * precision[..., None, :] * e * e).sum((-1, -2))
-    if prior is not None:
-        A, _ = _prior_terms(k, prior)
-        x = torch.cat([k.focal.log() - k.focal.new_tensor(prior.focal).log(), k.centre], dim=-1)
-        cost = cost + (x * (A @ x[..., None])[..., 0]).sum(-1)
-    return cost
+    A, _ = _prior_terms(k, prior)
+    x = torch.cat([k.focal.log() - k.focal.new_tensor(prior.focal).log(), k.centre], dim=-1)
+    return cost + (x * (A @ x[..., None])[..., 0]).sum(-1)

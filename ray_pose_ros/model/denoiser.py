@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .config import ModelConfig
 from .layers import Block, FinalLayer, PositionTables, TimeEmbedding
-from .matching import Matcher, Rematch, Rematcher, fine_slopes
+from .matching import Matcher, Rematch, Rematcher, fine_slopes, token_similarity
 
 
 @dataclass
@@ -95,26 +95,35 @@ class RayDenoiser(nn.Module):
             Rematcher(config.width, config.matching) for _ in range(config.rematch)
         )
 
-    def condition(self, features: Tensor, geometry: Tensor) -> Context:
+    def condition(
+        self, features: Tensor, geometry: Tensor, order: Tensor | None = None
+    ) -> Context:
         """Everything that depends on neither rays nor time; computed once for a window.
 
         `features` (B, N, C, h, w), `geometry` (B, N, 2 or 3, h, w). Inputs enter the embedding
-        in the official order: features, rays, geometry; then the project's matches.
+        in the official order: features, rays, geometry; then the project's matches. With `order`
+        (S, N) of view numbers, B is 1 and the context is of S windows with the same views in
+        these orders; what does not depend on the order is computed once.
         """
+
+        def ordered(maps: Tensor) -> Tensor:
+            return maps if order is None else maps[0, order]
+
         weight = self.x_embedder.proj.weight.flatten(1)
         split = [self.feature_channels, 6, weight.shape[1] - self.feature_channels - 6]
         for_features, _, for_rest = weight.split(split, dim=1)
+        embedded = _mix(for_features, features) + self.x_embedder.proj.bias[:, None, None]
+        embedded, geometry = ordered(embedded), ordered(geometry)
         rest, similarity, descriptors, base, slopes = geometry, None, None, None, None
         if self.config.geometry == 'directions':
             base = reference_rays(geometry)
         if self.matcher is not None:
             descriptors = self.matcher.descriptors(features)
-            slopes = fine_slopes(geometry)
+            pooled = ordered(self.matcher.pooled(descriptors))
+            descriptors, slopes = ordered(descriptors), fine_slopes(geometry)
             rest = torch.cat([geometry, self.matcher.evidence(descriptors, slopes[:, 0])], dim=2)
-            similarity = self.matcher.token_similarity(descriptors)
-        embedded = _mix(for_features, features) + _mix(for_rest, rest)
-        embedded = embedded + self.x_embedder.proj.bias[:, None, None]
-        return Context(embedded, base, similarity, descriptors, slopes)
+            similarity = token_similarity(pooled)
+        return Context(embedded + _mix(for_rest, rest), base, similarity, descriptors, slopes)
 
     def forward(self, x: Tensor, t: Tensor, context: Context, alpha_bar: Tensor | None = None):
         """Predict from noisy rays `x` (B, N, 6, h, w) at integer times `t` (B,).
@@ -166,7 +175,7 @@ class RayDenoiser(nn.Module):
                     y, context.descriptors, context.slopes, context.base
                 )
                 y = again.tokens
-                similarity = self.matcher.token_similarity(again.descriptors)
+                similarity = token_similarity(self.matcher.pooled(again.descriptors))
                 if found is not None:
                     found.append(again)
             across += 1

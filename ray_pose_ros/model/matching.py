@@ -45,9 +45,13 @@ class Matcher(nn.Module):
         """
         return match_evidence(descriptors, slopes, self.log_temperature.exp())
 
-    def token_similarity(self, descriptors: Tensor) -> Tensor:
-        """Cosines between the ray patches of all views, (B, N g^2, N g^2)."""
-        return pooled_similarity(descriptors, self.pool)
+    def pooled(self, descriptors: Tensor) -> Tensor:
+        """Unit descriptors of ray patches (B, N, g^2, width) from those of their fine cells."""
+        batch, views, cells, width = descriptors.shape
+        side = int(cells**0.5)
+        maps = descriptors.transpose(2, 3).reshape(batch * views, width, side, side)
+        pooled = functional.normalize(self.pool(maps).flatten(2), dim=1)  # (B N, width, g^2)
+        return pooled.transpose(1, 2).unflatten(0, (batch, views))
 
 
 class Rematcher(nn.Module):
@@ -169,13 +173,9 @@ def match_evidence(
     return functional.pixel_unshuffle(maps, 2)
 
 
-def pooled_similarity(descriptors: Tensor, pool: nn.Module) -> Tensor:
-    """Cosines between the ray patches of all views, (B, N g^2, N g^2)."""
-    batch, views, cells, width = descriptors.shape
-    side = int(cells**0.5)
-    maps = descriptors.transpose(2, 3).reshape(batch * views, width, side, side)
-    pooled = functional.normalize(pool(maps).flatten(2), dim=1)  # (B N, width, g^2)
-    flat = pooled.transpose(1, 2).reshape(batch, -1, width)
+def token_similarity(pooled: Tensor) -> Tensor:
+    """Cosines between the ray patches of all views, (B, N, P, width) -> (B, N P, N P)."""
+    flat = pooled.flatten(1, 2)
     return flat @ flat.transpose(1, 2)
 
 

@@ -59,7 +59,9 @@ class RayDiffuser(nn.Module):
         features = self.feature_extractor(images.flatten(0, 1).to(self.precision))
         return features.unflatten(0, images.shape[:2])
 
-    def condition(self, features: Tensor, geometry: Tensor) -> Context:
+    def condition(
+        self, features: Tensor, geometry: Tensor, order: Tensor | None = None
+    ) -> Context:
         """Everything that depends on neither rays nor time.
 
         Args:
@@ -67,6 +69,7 @@ class RayDiffuser(nn.Module):
             geometry: where each patch looks. NDC of the patch centres (B, N, 2, h, w) for
                 `config.geometry` 'ndc'; unit directions in the virtual camera (B, N, 3, h, w)
                 for 'directions'.
+            order: view numbers (S, N), for S windows of the same views in other orders; B is 1.
         """
         grid, channels = self.config.grid, self.ray_predictor.feature_channels
         window = tuple(features.shape[:2])
@@ -80,7 +83,9 @@ class RayDiffuser(nn.Module):
                     f'expected {(*window, depth, grid, grid)}'
                 )
         precision = self.precision
-        return self.ray_predictor.condition(features.to(precision), geometry.to(precision))
+        if order is not None and len(features) != 1:
+            raise ValueError(f'{len(features)} windows to put in order, expected 1')
+        return self.ray_predictor.condition(features.to(precision), geometry.to(precision), order)
 
     def denoise(self, x: Tensor, t: int | Tensor, context: Context) -> Tensor:
         """The network's prediction (B, N, 6, h, w) for noisy rays `x` at time `t`, int or (B,).
