@@ -17,7 +17,10 @@ COMMANDS = (
     'ray_pose_ros.estimation.command',
     'ray_pose_ros.evaluation.command',
     'ray_pose_ros.evaluation.benchmark',
+    'ray_pose_ros.evaluation.calibrate',
+    'ray_pose_ros.evaluation.report_command',
     'ray_pose_ros.training.command',
+    'ray_pose_ros.estimation.checkpoint_command',
 )
 BAD_INPUT, INTERRUPTED = 2, 130
 

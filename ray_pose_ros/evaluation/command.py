@@ -1,133 +1,206 @@
-"""`ray-pose evaluate`: accuracy of a checkpoint on photographs and rendered test objects."""
+"""`ray-pose evaluate`: accuracy of the model and of what one would use instead."""
 
 import argparse
-import json
-import zlib
-from collections.abc import Iterator
+import sys
 from pathlib import Path
+
+DESCRIPTION = """\
+Measure methods on the same random sets of views.
+
+FOLDERS are recognised by what is in them: poses.json (as `ray-pose estimate` writes it), a COLMAP
+model (text or binary, in the folder, sparse/ or sparse/0, photographs in images/), or CO3Dv2 (its
+root, or a category in it; the few-view lists decide on the sequences)."""
+NOTES = """\
+methods:
+  model                          the checkpoint; options of its own as in model:steps=4,samples=1
+  same, azimuth                  references: all cameras the same; true elevation, random azimuth
+  others                         baselines, with optional packages; a wrong name lists them all
+
+examples:
+  ray-pose evaluate --rendered 24 --views 2 5 8 --subsets 40
+  ray-pose evaluate photos/a photos/b --views 2 3 5 8 --out runs/photos --jobs 2 --resume
+  ray-pose evaluate --rendered 24 --steps 1 2 4 10 --methods model --out runs/steps
+  ray-pose evaluate CO3D/ --views 2 3 4 5 6 7 8 --subsets 5 --jitter-boxes --out runs/co3d"""
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     """Register the subcommand."""
     parser = subparsers.add_parser(
-        'evaluate', help='measure accuracy on folders with poses.json and on rendered objects'
+        'evaluate',
+        help='measure accuracy on photographs with known poses and on rendered objects',
+        description=DESCRIPTION,
+        epilog=NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        'folders', type=Path, nargs='*', help='folders with poses.json and images/'
+    data = parser.add_argument_group('data').add_argument
+    data('folders', type=Path, nargs='*', metavar='FOLDERS', help='see above')
+    data('--rendered', type=int, default=0, metavar='N', help='number of rendered test objects')
+    data(
+        '--rendered-size',
+        type=int,
+        default=224,
+        metavar='PX',
+        help='side of their views (default 224; matchers profit from more)',
     )
-    parser.add_argument('--rendered', type=int, default=0, help='number of rendered test objects')
-    parser.add_argument('--views', type=int, nargs='+', default=[2, 5, 8], help='set sizes N')
-    parser.add_argument('--subsets', type=int, default=20, help='random sets of each size')
-    parser.add_argument('--within', type=float, default=180.0, help='degrees from the first axis')
-    parser.add_argument('--checkpoint', type=Path, help='default: the shipped model')
-    parser.add_argument('--device', default='auto')
-    parser.add_argument('--steps', type=int, help='network calls; default: what the model says')
-    parser.add_argument('--samples', type=int, default=0, help='default: what suits the model')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--out', type=Path, help='write all figures here as JSON')
+    data('--images', type=Path, metavar='DIR', help="photographs of a COLMAP model's images")
+    data('--categories', nargs='+', default=[], metavar='NAME', help='of CO3D; default: all')
+    data('--co3d-list', default='fewview_dev', metavar='NAME', help='default fewview_dev')
+    data('--co3d-split', default='test', metavar='NAME', help='of that list; default test')
+    data(
+        '--jitter-boxes',
+        action='store_true',
+        help='disturb boxes in scale and place as the official evaluation does',
+    )
+    data('--no-intrinsics', action='store_true', help='methods do without; focal errors appear')
+
+    sets = parser.add_argument_group('sets of views').add_argument
+    sets('--views', type=int, nargs='+', default=[2, 5, 8], metavar='N', help='set sizes')
+    sets(
+        '--subsets',
+        type=int,
+        default=20,
+        metavar='S',
+        help='random sets of each size from a sequence (from a rendered object a tenth)',
+    )
+    sets('--within', type=float, default=180.0, metavar='DEG', help="of the first view's axis")
+    sets('--seed', type=int, default=0, help='of the sets, and of what methods draw (default 0)')
+
+    methods = parser.add_argument_group('methods').add_argument
+    methods(
+        '--methods',
+        nargs='+',
+        default=['model', 'same', 'azimuth'],
+        metavar='METHOD',
+        help='default: model same azimuth',
+    )
+    methods('--checkpoint', type=Path, metavar='DIR', help='default: the shipped model')
+    methods('--device', default='auto', help='auto (default), cpu, cuda or cuda:N')
+    methods(
+        '--steps',
+        type=int,
+        nargs='+',
+        metavar='N',
+        help='network calls of the model, one or several; default: what the checkpoint says',
+    )
+    methods('--samples', type=int, metavar='N', help='default: what suits the checkpoint')
+
+    out = parser.add_argument_group('output').add_argument
+    out(
+        '--out',
+        type=Path,
+        metavar='DIR',
+        help='write results.json, results.md and plots here, and parts/ as they are done',
+    )
+    out('--resume', action='store_true', help='go on with the parts that are in --out already')
+    out('--jobs', type=int, default=1, metavar='N', help='processes, one thread each (default 1)')
+    out('--errors', action='store_true', help='show standard errors in the table')
+    out('--no-plots', action='store_true', help='only figures')
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate and print a Markdown table."""
-    import numpy as np
-    from tqdm import tqdm
-
-    from ray_pose_ros.estimation.estimator import Estimator
-
-    from .metrics import Errors, random_azimuth, same_cameras
-    from .sequences import read_folder, render_scene
-
-    if not args.folders and not args.rendered:
-        raise ValueError('nothing to evaluate: give folders with poses.json or --rendered COUNT')
+    """Evaluate, print a Markdown table, and write what was asked for."""
+    if not args.folders and args.rendered < 1:
+        raise ValueError('nothing to evaluate: give folders or --rendered COUNT')
     if min(args.views) < 2:
         raise ValueError(f'--views is {args.views}, expected 2 or more each')
-    estimator = Estimator(
-        args.checkpoint,
-        device=args.device,
-        steps=args.steps,
-        samples=args.samples,
-        seed=args.seed,
-    )
+    for name, least in (('subsets', 1), ('jobs', 1), ('rendered_size', 32), ('seed', 0)):
+        if getattr(args, name) < least:
+            option = '--' + name.replace('_', '-')
+            raise ValueError(f'{option} is {getattr(args, name)}, expected {least} or more')
+    if args.resume and not args.out:
+        raise ValueError('--resume needs --out, where the parts are')
+    if args.out and args.out.exists() and not args.out.is_dir():
+        raise ValueError(f'{args.out} is a file, expected a folder for the results')
 
-    def sequences() -> Iterator[tuple[str, object, int]]:
-        for folder in args.folders:
-            yield folder.resolve().name, read_folder(folder), args.subsets
-        for seed in range(args.rendered):
-            # spread the subsets over the objects
-            yield 'rendered', render_scene(seed), max(1, args.subsets // 10)
+    from .figures import USUAL, table
+    from .storage import write
 
-    total = len(args.folders) + args.rendered
-    pooled: dict[tuple[str, int], dict[str, Errors]] = {}
-    for name, sequence, subsets in tqdm(sequences(), total=total, unit='sequence'):
-        prepared = [estimator.prepare(view) for view in sequence.views]
-        centres = -np.einsum('nji,nj->ni', sequence.R, sequence.t)
-        for views in args.views:
-            # every sequence its own draws, whatever else is evaluated with it
-            rng = np.random.default_rng([args.seed, views, zlib.crc32(sequence.name.encode())])
-            errors = pooled.setdefault((name, views), {})
-            for _ in range(subsets):
-                chosen = draw_subset(sequence.R, views, args.within, rng)
-                if chosen is None:
-                    continue
-                truth = sequence.R[chosen], sequence.t[chosen]
-                found = estimator.solve([prepared[index] for index in chosen])
-                answers = {'model': (found.R, found.t), 'same': same_cameras(views)}
-                if sequence.up is not None:
-                    answers['azimuth'] = random_azimuth(*truth, sequence.up, rng)
-                for method, answer in answers.items():
-                    errors.setdefault(method, Errors()).add(*answer, *truth, centres)
-    results = [
-        {
-            'data': name,
-            'views': views,
-            'method': method,
-            'within': args.within,
-            **errors.summary(),
-            'by_angle': errors.by_angle(),
-        }
-        for (name, views), methods in pooled.items()
-        for method, errors in methods.items()
-    ]
-    print(markdown(results))
+    results = evaluate(args)
+    columns = [*USUAL, *(['focal_median'] if args.no_intrinsics else [])]
+    print(table(results['results'], columns, errors=args.errors))
+    for note in notes(results['results']):
+        print(f'note: {note}', file=sys.stderr)
     if args.out:
-        settings = {
-            'checkpoint': str(args.checkpoint or 'shipped'),
-            'steps': len(estimator.plan.steps),
-            'samples': estimator.samples,
-            'subsets': args.subsets,
-            'seed': args.seed,
-        }
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps({'settings': settings, 'results': results}, indent=1))
+        written = write(args.out, results, plots=not args.no_plots)
+        print(f'written to {args.out}/: {", ".join(written)}', file=sys.stderr)
     return 0
 
 
-def draw_subset(R, views: int, within: float, rng):
-    """Indices of `views` random views whose axes lie within an angle of the first's, or None."""
-    import numpy as np
+def evaluate(args: argparse.Namespace, parts_dir: Path | None = None) -> dict:
+    """The results of parsed arguments, as `storage` writes them; shows a progress bar."""
+    from tqdm import tqdm
 
-    order = rng.permutation(len(R))
-    angle = np.degrees(np.arccos(np.clip(R[:, 2] @ R[order[0], 2], -1, 1)))
-    chosen = [order[0]] + [index for index in order[1:] if angle[index] <= within]
-    return np.array(chosen[:views]) if len(chosen) >= views else None
+    from ray_pose_ros.estimation.estimator import usable_device
+
+    from .figures import make_rows
+    from .parts import Settings
+    from .runner import run as run_methods
+    from .sources import find_sources
+    from .storage import pack
+
+    sources = find_sources(
+        args.folders,
+        rendered=args.rendered,
+        rendered_size=args.rendered_size,
+        images=args.images,
+        only=args.categories,
+        subset=args.co3d_list,
+        split=args.co3d_split,
+        least_views=min(args.views),
+        jitter=args.seed if args.jitter_boxes else -1,
+        intrinsics=not args.no_intrinsics,
+    )
+    if not sources:
+        raise ValueError('no sequence is left to evaluate: none has enough good views')
+    settings = Settings(
+        views=tuple(dict.fromkeys(args.views)),
+        subsets=args.subsets,
+        within=args.within,
+        seed=args.seed,
+        checkpoint=str(args.checkpoint.resolve()) if args.checkpoint else '',
+        device=str(usable_device(args.device)),
+    )
+    specs = expand_methods(args.methods, args.steps, args.samples)
+    if args.out:
+        parts_dir = args.out / 'parts'
+    with tqdm(unit='part', disable=None, file=sys.stderr) as bar:
+
+        def progress(done: int, total: int, what: str) -> None:
+            bar.total = total
+            bar.set_postfix_str(what, refresh=False)
+            bar.update(done - bar.n)
+
+        parts = run_methods(
+            sources, settings, specs, args.jobs, parts_dir, bool(args.resume), progress
+        )
+    return pack(settings, sources, make_rows(sources, settings, specs, parts))
 
 
-def markdown(results: list[dict]) -> str:
-    """A table of the figures, methods side by side."""
-    names = {
-        'model': 'model',
-        'same': 'all cameras the same',
-        'azimuth': 'true elevation, random azimuth',
-    }
-    lines = [
-        '| data | N | method | R@5 | R@15 | R@30 | median | CC@0.1 |',
-        '| --- | --- | --- | --- | --- | --- | --- | --- |',
-    ]
-    for row in results:
-        shares = [f'{100 * row[key]:.0f} %' for key in ('R@5', 'R@15', 'R@30')]
-        centre = '-' if row['views'] == 2 else f'{100 * row["CC@0.1"]:.0f} %'
-        cells = [row['data'], row['views'], names[row['method']], *shares]
-        cells += [f'{row["median"]:.0f} deg', centre]
-        lines.append('| ' + ' | '.join(str(cell) for cell in cells) + ' |')
-    return '\n'.join(lines)
+def expand_methods(
+    methods: list[str], steps: list[int] | None = None, samples: int | None = None
+) -> list[str]:
+    """Specs with --steps and --samples put into those of the model, one for each step count."""
+    found = []
+    for spec in methods:
+        if spec.partition(':')[0] != 'model':
+            found.append(spec)
+            continue
+        for count in steps or [None]:
+            options = [f'{k}={v}' for k, v in (('steps', count), ('samples', samples)) if v]
+            found.append(spec + ''.join((',' if ':' in spec or i else ':') + option
+                                        for i, option in enumerate(options)))  # fmt: skip
+    repeated = {spec for spec in found if found.count(spec) > 1}
+    if repeated:
+        raise ValueError(f'--methods has {", ".join(sorted(repeated))} twice')
+    return found
+
+
+def notes(rows: list[dict]) -> list[str]:
+    """What a reader of the table should know besides: failures and their reasons."""
+    found: dict[tuple[str, str], int] = {}
+    for row in rows:
+        for reason, count in row.get('reasons', {}).items():
+            key = row['method'], reason
+            found[key] = found.get(key, 0) + count
+    return [f'{method} failed on {n} sets: {reason}' for (method, reason), n in found.items()]

@@ -1,5 +1,7 @@
 """Sequences of views with true cameras: folders of photographs, and rendered test scenes."""
 
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Sequential
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from ray_pose_ros.estimation.intrinsics import IntrinsicsFile
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
 
+_KEPT = 64  # photographs in memory at a time
+
 
 @dataclass(frozen=True)
 class Sequence:
@@ -18,44 +22,85 @@ class Sequence:
 
     Attributes:
         name: for tables.
-        views: M views with intrinsics.
+        views: M views with intrinsics, read from disk when they are asked for.
         R, t: true cameras (M, 3, 3), (M, 3), world-to-camera, float64.
         up: upward direction in the world (3,), or None where nobody knows it.
     """
 
     name: str
-    views: tuple[View, ...]
+    views: Sequential[View]
     R: np.ndarray
     t: np.ndarray
     up: np.ndarray | None = None
+
+    @property
+    def centres(self) -> np.ndarray:
+        """True camera centres (M, 3)."""
+        return -np.einsum('nji,nj->ni', self.R, self.t)
+
+
+class LazyViews(Sequential):
+    """Views read by `read(index)` when first asked for; the last few are kept."""
+
+    def __init__(self, count: int, read: Callable[[int], View]):
+        self._count, self._read = count, read
+        self._kept: dict[int, View] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> View:
+        index = int(index)
+        if not 0 <= index < self._count:
+            raise IndexError(f'view {index} of {self._count}')
+        if index not in self._kept:
+            while len(self._kept) >= _KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[index] = self._read(index)
+        return self._kept[index]
+
+    def __iter__(self) -> Iterator[View]:
+        return (self[index] for index in range(self._count))
 
 
 def read_folder(folder: Path) -> Sequence:
     """A folder with `poses.json` (K, R, t, perhaps bbox_xyxy, of each image).
 
-    Raises ValueError where the file is missing or a frame has no pose.
+    Raises ValueError where the file is missing, a frame has no pose or no image.
     """
-    path = Path(folder) / 'poses.json'
+    folder = Path(folder)
+    path = folder / 'poses.json'
     if not path.is_file():
         raise ValueError(f'{folder}: no poses.json in it')
-    file = IntrinsicsFile(path)
-    views, rotations, translations = [], [], []
-    for name, entry in file.frames.items():
+    frames = IntrinsicsFile(path).frames
+    for name, entry in frames.items():
         if entry.R is None or entry.t is None:
             raise ValueError(f'{path}: frame {name} has no R and t')
-        image = _find(Path(folder), name)
-        pixels = read_image(image, entry.size, annotated=True).pixels
+    names, entries = list(frames), list(frames.values())
+    images = [find_image(folder, name) for name in names]
+
+    def read(index: int) -> View:
+        entry = entries[index]
+        pixels = read_image(images[index], entry.size, annotated=True).pixels
         height, width = pixels.shape[:2]
-        views.append(View(pixels, entry.camera(width, height), entry.box, name=name))
-        rotations.append(entry.R)
-        translations.append(entry.t)
+        return View(pixels, entry.camera(width, height), entry.box, name=names[index])
+
     return Sequence(
-        Path(folder).resolve().name, tuple(views), np.stack(rotations), np.stack(translations)
+        folder.resolve().name,
+        LazyViews(len(names), read),
+        np.stack([entry.R for entry in entries]),
+        np.stack([entry.t for entry in entries]),
     )
 
 
-def render_scene(seed: int, views: int = 20) -> Sequence:
-    """A scene of the test split, with cameras all around it and the object's projected box."""
+def render_scene(seed: int, views: int = 20, size: int = 224) -> Sequence:
+    """A scene of the test split, with cameras all around it; the views are square crops.
+
+    Args:
+        seed: of the scene.
+        views: how many.
+        size: side of the crops in pixels; networks see 224, matchers profit from more.
+    """
     from ray_pose_ros.synthetic.cameras import sample_cameras
     from ray_pose_ros.synthetic.scenes import sample_scene
     from ray_pose_ros.synthetic.training_view import training_view
@@ -66,13 +111,13 @@ def render_scene(seed: int, views: int = 20) -> Sequence:
     for camera, rotation, translation in sample_cameras(rng, scene, 2 * views, (640, 480)):
         # the square that a detector's box gives, jittered as boxes are
         shown = training_view(
-            scene, camera, rotation, translation, rng, size=224, scale=(1.1, 1.2), loose=0.0
+            scene, camera, rotation, translation, rng, size=size, scale=(1.1, 1.2), loose=0.0
         )
         if shown.mask.mean() < 0.02:
             continue
         matrix = torch.from_numpy(np.asarray(shown.K_crop, dtype=np.float64))
         name = f'{seed:04d}_{len(found):02d}'
-        found.append(View(shown.image, CameraModel(matrix, 224, 224), name=name))
+        found.append(View(shown.image, CameraModel(matrix, size, size), name=name))
         rotations.append(shown.R)
         translations.append(shown.t)
         if len(found) == views:
@@ -86,8 +131,9 @@ def render_scene(seed: int, views: int = 20) -> Sequence:
     )
 
 
-def _find(folder: Path, name: str) -> Path:
+def find_image(folder: Path, name: str) -> Path:
+    """An image in the folder or in its `images/` (ValueError where it is in neither)."""
     for candidate in (folder / name, folder / 'images' / name):
         if candidate.is_file():
             return candidate
-    raise ValueError(f'{folder}: image {name} of poses.json is neither there nor in images/')
+    raise ValueError(f'{folder}: image {name} is neither there nor in images/')
