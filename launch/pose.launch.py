@@ -2,6 +2,8 @@
 Starts the pose node, with rviz on request.
 
     ros2 launch ray_pose_ros pose.launch.py cameras:=front,rear device:=cuda use_rviz:=true
+    ros2 launch ray_pose_ros pose.launch.py image_topic:=/usb_cam/image_rect \\
+        camera_info_topic:=/usb_cam/camera_info
 
 Arguments left empty are as the parameter file says.
 """
@@ -17,6 +19,8 @@ PACKAGE, NODE = 'ray_pose_ros', 'ray_pose'
 # name, default, description
 ARGUMENTS = (
     ('cameras', '', 'topic prefixes of the cameras, separated by commas: front,rear'),
+    ('image_topic', '', 'images of the one camera, where not on <camera>/image_raw'),
+    ('camera_info_topic', '', 'calibration of the one camera, where not on <camera>/camera_info'),
     ('image_transport', '', 'raw or compressed'),
     ('checkpoint', '', 'directory of the weights instead of the model in the package'),
     ('device', '', 'auto, cpu or cuda'),
@@ -24,6 +28,7 @@ ARGUMENTS = (
     ('use_rviz', 'false', 'start rviz2 with a view of the result'),
     ('use_sim_time', 'false', 'take the time from /clock (simulation, ros2 bag play --clock)'),
     ('log_level', 'info', 'debug, info, warn, error or fatal'),
+    ('respawn', 'false', 'start the node again when its process has ended'),
 )
 
 
@@ -62,7 +67,7 @@ def generate_launch_description():
 def start(context):
     """Make the nodes; a function, because an empty argument must not override the file."""
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    overrides = {'use_sim_time': value['use_sim_time'].lower() in ('true', '1', 'yes', 'on')}
+    overrides = {'use_sim_time': is_true(value['use_sim_time'])}
     for name in ('image_transport', 'checkpoint', 'device'):
         if value[name]:
             overrides[name] = value[name]
@@ -76,11 +81,14 @@ def start(context):
         namespace=value['namespace'],
         parameters=[LaunchConfiguration('params_file'), overrides],
         arguments=['--ros-args', '--log-level', value['log_level']],
+        remappings=topics_of_one_camera(cameras, value['image_topic'], value['camera_info_topic']),
+        respawn=is_true(value['respawn']),
+        respawn_delay=2.0,
         output='screen',
         emulate_tty=True,
     )
     prefix = '/' + value['namespace'].strip('/') if value['namespace'].strip('/') else ''
-    topics = ('markers', 'poses', 'path', 'pose')
+    topics = ('markers', 'poses', 'path', 'pose', 'keyframe')
     rviz = Node(
         package='rviz2',
         executable='rviz2',
@@ -90,3 +98,26 @@ def start(context):
         condition=IfCondition(LaunchConfiguration('use_rviz')),
     )
     return [node, rviz]
+
+
+def is_true(text):
+    """Read a switch."""
+    return text.lower() in ('true', '1', 'yes', 'on')
+
+
+def topics_of_one_camera(cameras, image_topic, camera_info_topic):
+    """Make the remappings for a camera whose topics have other names."""
+    if not (image_topic or camera_info_topic):
+        return []
+    if len(cameras) > 1:
+        raise RuntimeError(
+            f'image_topic and camera_info_topic are for one camera, and cameras names {cameras}'
+        )
+    camera = cameras[0] if cameras else 'camera'
+    pairs = []
+    if image_topic:
+        pairs.append((f'{camera}/image_raw', image_topic))
+        pairs.append((f'{camera}/image_raw/compressed', f'{image_topic}/compressed'))
+    if camera_info_topic:
+        pairs.append((f'{camera}/camera_info', camera_info_topic))
+    return pairs

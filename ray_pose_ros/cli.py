@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from ray_pose_ros import __version__
 
 COMMANDS = (
-    'ray_pose_ros.estimation.command',
+    'ray_pose_ros.refinement.command',
     'ray_pose_ros.evaluation.command',
     'ray_pose_ros.evaluation.benchmark',
     'ray_pose_ros.evaluation.calibrate',

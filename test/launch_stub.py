@@ -102,7 +102,7 @@ class IfCondition:
 class Node:
     KNOWN = {
         'package', 'executable', 'name', 'namespace', 'parameters', 'arguments', 'remappings',
-        'output', 'emulate_tty', 'condition',
+        'output', 'emulate_tty', 'condition', 'respawn', 'respawn_delay',
     }  # fmt: skip
 
     def __init__(self, **kwargs):

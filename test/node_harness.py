@@ -40,6 +40,7 @@ EVERY_FRAME = {
     'qos_depth': 20,
     'keyframe_min_interval': 0.0,
     'keyframe_min_change': 0.0,
+    'lost_rotation_sigma': 0.0,  # the models of the tests know nothing
 }
 
 

@@ -71,6 +71,40 @@ def test_sixteen_bits(encoding, bigendian):
     assert np.array_equal(out, expected)
 
 
+@pytest.mark.parametrize('encoding', ['rgba16', 'bgra16', '16UC3', '16UC4'])
+def test_sixteen_bits_with_alpha_and_in_opencv_order(encoding):
+    wide = RGB.astype('<u2') * 257
+    wide = wide if encoding == 'rgba16' else wide[..., ::-1]
+    wide = wide if encoding == '16UC3' else np.dstack([wide, wide[..., 0]])
+    assert np.array_equal(c.image_from_message(message(wide, encoding)), RGB)
+
+
+@pytest.mark.parametrize('bits', [10, 12, 14])
+def test_cameras_of_fewer_than_16_bits_are_not_black(bits):
+    wide = (RGB[..., 0].astype('<u2') << (bits - 8)) | (1 << (bits - 1))
+    out = c.image_from_message(message(wide, 'mono16'))
+    assert np.array_equal(out[..., 0], RGB[..., 0] | 128)
+
+
+@pytest.mark.parametrize('encoding', ['nv12', 'nv21'])
+def test_planes_of_luma_and_colour(encoding):
+    planes = cv2.cvtColor(SMOOTH, cv2.COLOR_RGB2YUV_I420)
+    height, width = SMOOTH.shape[:2]
+    u, v = planes[height:].reshape(2, height // 2, width // 2)
+    colour = np.dstack([u, v] if encoding == 'nv12' else [v, u]).reshape(height // 2, width)
+    msg = message(np.vstack([planes[:height], colour]), encoding, 6)
+    msg.height = height
+    out = c.image_from_message(msg)
+    assert out.shape == SMOOTH.shape and np.abs(out.astype(int) - SMOOTH).mean() < 4
+    assert c.glance(msg, 50.0)[1:] == (width, height)
+    msg.data = msg.data[: msg.step * height]
+    with pytest.raises(ImageError, match=f'expected {msg.step * height * 3 // 2} for 192 rows'):
+        c.image_from_message(msg)
+    msg.height = height - 1
+    with pytest.raises(ImageError, match='expected even sizes'):
+        c.image_from_message(msg)
+
+
 @pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
 @pytest.mark.parametrize('bits', ['8', '16'])
 def test_bayer_pattern_is_named_by_its_first_row(pattern, bits):
@@ -155,6 +189,21 @@ def test_compressed(suffix):
     assert c.message_size(msg) == (160, 128)
 
 
+def test_compressed_as_image_transport_says():
+    png = array.array('B', cv2.imencode('.png', RGB[..., ::-1])[1].tobytes())
+    for words in ('rgb8; png compressed bgr8', 'bayer_rggb8; png compressed bgr8', 'png', ''):
+        assert np.array_equal(c.image_from_message(CompressedImage(format=words, data=png)), RGB)
+    wide = cv2.imencode('.png', RGB[..., 0].astype(np.uint16) * 257)[1]
+    msg = CompressedImage(format='mono16; png compressed ', data=array.array('B', wide.tobytes()))
+    assert np.array_equal(c.image_from_message(msg)[..., 1], RGB[..., 0])
+    mosaic = np.ascontiguousarray(SMOOTH[..., 1])
+    for k, (y, x) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        mosaic[y::2, x::2] = SMOOTH[y::2, x::2, (0, 1, 1, 2)[k]]
+    grey = array.array('B', cv2.imencode('.png', mosaic)[1].tobytes())
+    out = c.image_from_message(CompressedImage(format='bayer_rggb8; png compressed ', data=grey))
+    assert np.abs(out[4:-4, 4:-4].astype(int) - SMOOTH[4:-4, 4:-4]).mean() < 4
+
+
 @pytest.mark.parametrize('suffix', ['.png', '.jpg'])
 def test_truncated_compressed_is_refused_not_filled_with_grey(suffix):
     whole = cv2.imencode(suffix, SMOOTH)[1].tobytes()
@@ -227,6 +276,21 @@ def test_undistorted_models():
     assert c.camera_from_info(info(distortion_model=''), 640, 480).distortion_model == 'none'
     fisheye = c.camera_from_info(info(d=[], distortion_model='equidistant'), 640, 480)
     assert fisheye.distortion_model == 'equidistant' and fisheye.distortion == (0,) * 4
+
+
+def test_a_fisheye_is_undistorted_by_the_rays_of_its_patches():
+    """At 300 pixels and no coefficients, a pixel 300 off the centre is one radian off the axis."""
+    sent = info(distortion_model='fisheye', d=[])
+    sent.k = np.array([300.0, 0, 320, 0, 300, 240, 0, 0, 1])
+    camera = c.camera_from_info(sent, 640, 480)
+    ray = camera.unproject(torch.tensor([620.0, 240.0], dtype=torch.float64))
+    assert np.allclose(ray, [np.sin(1), 0, np.cos(1)])
+
+
+def test_the_mask_is_what_is_not_zero():
+    for encoding, data in (('mono8', RGB[..., 0] // 128), ('rgb8', RGB // 128)):
+        expected = (data != 0) if data.ndim == 2 else (data != 0).any(axis=2)
+        assert np.array_equal(c.mask_from_message(message(data, encoding, 3)), expected)
 
 
 def test_region_of_interest_and_binning():

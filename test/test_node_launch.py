@@ -1,6 +1,7 @@
 """The launch file and what it refers to; through real `launch` too where that is installed."""
 
 import importlib.util
+import json
 import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -16,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / 'launch' / 'pose.launch.py'
 PROFILE = str(ROOT / 'config' / 'fastdds_shm.xml')
 ARGUMENTS = {
-    'cameras', 'image_transport', 'checkpoint', 'device', 'params_file', 'namespace', 'use_rviz',
-    'use_sim_time', 'log_level',
+    'cameras', 'image_topic', 'camera_info_topic', 'image_transport', 'checkpoint', 'device',
+    'params_file', 'namespace', 'use_rviz', 'use_sim_time', 'log_level', 'respawn',
 }  # fmt: skip
 
 
@@ -56,8 +57,27 @@ def test_by_default_the_parameter_file_decides():
     file, overrides = parameters(node, context)
     assert file == str(ROOT / 'config' / 'pose.yaml')
     assert overrides == {'use_sim_time': False}
+    assert node.kwargs['remappings'] == [] and node.kwargs['respawn'] is False
     for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
         assert node.environment[name] == PROFILE
+
+
+def test_topics_of_a_camera_that_has_names_of_its_own():
+    (node,) = execute(image_topic='/usb/image_rect', camera_info_topic='/usb/info').nodes
+    assert dict(node.kwargs['remappings']) == {
+        'camera/image_raw': '/usb/image_rect',
+        'camera/image_raw/compressed': '/usb/image_rect/compressed',
+        'camera/camera_info': '/usb/info',
+    }
+    (node,) = execute(cameras='front', image_topic='/a').nodes
+    assert ('front/image_raw', '/a') in node.kwargs['remappings']
+    with pytest.raises(RuntimeError, match='for one camera'):
+        execute(cameras='front,rear', image_topic='/a')
+
+
+def test_respawn():
+    (node,) = execute(respawn='true').nodes
+    assert node.kwargs['respawn'] is True
 
 
 def test_arguments_reach_the_node_as_valid_parameters():
@@ -125,7 +145,27 @@ def test_rviz_shows_what_the_node_publishes():
     manager = content['Visualization Manager']
     assert manager['Global Options']['Fixed Frame'] == BY_NAME['reference_frame'].default
     topics = {d['Topic']['Value'] for d in manager['Displays'] if 'Topic' in d}
-    assert {f'/ray_pose/{t}' for t in ('markers', 'path', 'poses', 'pose')} <= topics
+    assert {f'/ray_pose/{t}' for t in ('markers', 'path', 'poses', 'pose', 'keyframe')} <= topics
+
+
+def test_foxglove_shows_what_the_node_publishes():
+    layout = json.loads((ROOT / 'config' / 'pose.foxglove.json').read_text())
+    panels = set()
+
+    def leaves(tree):
+        if isinstance(tree, str):
+            panels.add(tree)
+        else:
+            leaves(tree['first'])
+            leaves(tree['second'])
+
+    leaves(layout['layout'])
+    assert panels == set(layout['configById'])
+    text = json.dumps(layout)
+    for topic in ('markers', 'path', 'pose', 'keyframe', 'poses'):
+        assert f'"/ray_pose/{topic}"' in text
+    scene = next(v for k, v in layout['configById'].items() if k.startswith('3D!'))
+    assert scene['followTf'] == BY_NAME['reference_frame'].default
 
 
 def test_real_launch_where_installed():

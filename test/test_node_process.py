@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import rclpy
 from node_harness import DOMAIN, EVERY_FRAME, Client, pictures, pinhole, save_tiny_model
+from std_srvs.srv import Trigger
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,7 +32,12 @@ class NodeProcess:
             arguments += ['-p', f'{name}:={text}']
         environment = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
         self.process = subprocess.Popen(
-            arguments, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            arguments,
+            env=environment,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that what it may leave behind can be told
         )
         self._text: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -68,8 +74,14 @@ class NodeProcess:
         if twice:  # Ctrl-C under `ros2 launch` comes from the terminal and from launch
             time.sleep(0.05)
             self.process.send_signal(signum)
-        code = self.process.wait(15)
+        return self.wait(15)
+
+    def wait(self, timeout: float) -> int:
+        code = self.process.wait(timeout)
         self._reader.join(5)
+        assert not self._reader.is_alive(), 'somebody still writes to its output'
+        with pytest.raises(ProcessLookupError):  # no orphans
+            os.killpg(self.process.pid, 0)
         return code
 
 
@@ -117,6 +129,57 @@ def test_signals_during_inference_and_at_rest(checkpoint):
         rclpy.try_shutdown(context=context)
     assert [code for _, code, _ in results] == [0] * 3, results
     assert not any('Traceback' in text or 'terminate' in text for _, _, text in results), results
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
+def test_signals_at_ten_moments(signum, checkpoint):
+    """Five at a time, which makes the phases they are met in less regular still."""
+    results = []
+    for batch in range(2):
+        nodes = [NodeProcess({'checkpoint': checkpoint}) for _ in range(5)]
+        for node in nodes:
+            node.until_handled()
+        for k, node in enumerate(nodes):
+            time.sleep(0.2 + 0.35 * k + 0.5 * batch)
+            node.process.send_signal(signum)
+        results += [(node.wait(30), node.text) for node in nodes]
+    assert [code for code, _ in results] == [0] * 10, results
+    assert not any('Traceback' in text or 'terminate' in text for _, text in results), results
+
+
+@pytest.mark.slow
+def test_signals_while_results_are_written(checkpoint, tmp_path):
+    """Python ends daemon threads in a way that C++ code under them does not survive."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    client = Client(context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(client)
+    save = client.create_client(Trigger, '/ray_pose/save')
+    images, camera = pictures(12, 1280, 960), pinhole(1280, 960)
+    parameters = EVERY_FRAME | {'checkpoint': checkpoint, 'samples': 1, 'steps': 1}
+    node = NodeProcess(parameters | {'output_directory': str(tmp_path)})
+    try:
+        node.until('active:')
+        end = time.monotonic() + 30
+        while not client.poses and time.monotonic() < end:
+            client.show(images[int(time.monotonic() * 1000) % 12], time.time_ns(), camera)
+            executor.spin_once(timeout_sec=0.2)
+        assert client.poses and save.wait_for_service(20), node.text
+        save.call_async(Trigger.Request())
+        while not list(tmp_path.glob('.*.partial')) and time.monotonic() < end + 20:
+            executor.spin_once(timeout_sec=0.02)
+        assert list(tmp_path.glob('.*.partial'))
+        assert node.end(signal.SIGINT) == 0, node.text
+    finally:
+        executor.shutdown()
+        client.destroy_node()
+        rclpy.try_shutdown(context=context)
+        if node.process.poll() is None:
+            node.process.kill()
+    assert 'terminate' not in node.text and 'Traceback' not in node.text
+    assert all((f / 'poses.json').is_file() for f in tmp_path.iterdir() if f.name[0] != '.')
 
 
 def test_a_parameter_that_cannot_be_used_is_one_line_and_an_exit_code():

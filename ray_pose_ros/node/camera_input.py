@@ -1,36 +1,37 @@
 """
-One camera's subscriptions: validate, gate, pair with CameraInfo, hand over.
+One camera's messages: validate, gate, pair with CameraInfo and object, hand over.
 
 Runs on the executor's thread and does as little as it can: most frames are dropped by their stamp
-alone, the rest after a look at a thumbnail, and only those that pass are decoded, elsewhere.
+alone, without their image being taken from the middleware where a CameraInfo of the same stamp
+announces them. The rest get a look at a thumbnail, and those that pass are decoded elsewhere.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+import numpy as np
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 
-from ray_pose_ros.estimation.keyframes import KeyframeGate, frame_safe, thumbnail
-from ray_pose_ros.estimation.views import View
+from ray_pose_ros.estimation.keyframes import TOO_SOON, UNCHANGED, KeyframeGate, thumbnail
+from ray_pose_ros.node.calibrations import Calibrations
 from ray_pose_ros.node.conversions import (
     CameraInfoError,
-    camera_from_info,
     check_camera_info,
-    expected_size,
     glance,
-    image_from_message,
     nanoseconds,
 )
-from ray_pose_ros.node.encodings import ImageError
-from ray_pose_ros.node.worker import Candidate
+from ray_pose_ros.node.encodings import ImageError, check_size
+from ray_pose_ros.node.frame_checks import candidate, mismatch
+from ray_pose_ros.node.object_hints import Hint, ObjectHints
+from ray_pose_ros.node.work import Candidate
 
 JUMP_NS = 1_000_000_000  # stamps that go back further mean that time was reset, not disorder
-HELD_S = 0.3  # how long an image waits for the CameraInfo of its stamp
-KEPT_INFOS = 60
+HELD_S = 0.3  # how long an image waits for the CameraInfo and the mask of its stamp
+LOOK_SHARE = 0.4  # of keyframe_min_interval passes between two looks at an unchanged scene
 
 
 class Host(Protocol):
@@ -42,8 +43,8 @@ class Host(Protocol):
     def now_ns(self) -> int:
         """Return the node's clock."""
 
-    def offer(self, candidate: Candidate) -> None:
-        """Take a frame that passed."""
+    def offer_all(self, candidates: list[Candidate]) -> None:
+        """Take frames that passed, of one time."""
 
     def drop(self, camera: str, reason: str) -> None:
         """Count a frame that is not needed."""
@@ -52,20 +53,42 @@ class Host(Protocol):
         """Count a message that cannot be used, and say so."""
 
 
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """An image that passed its camera's gate; what belongs to it is added as it comes."""
+
+    camera: str
+    msg: Image | CompressedImage
+    stamp_ns: int
+    size: tuple[int, int]
+    small: np.ndarray
+    changed: bool  # against the camera's last keyframe
+    arrived: float  # by the monotonic clock
+    info: CameraInfo | None = None
+    hint: Hint = Hint()
+
+
 class CameraInput:
     """The state of one camera between its messages."""
 
-    def __init__(self, host: Host, name: str, image_topic: str, info_topic: str) -> None:
+    def __init__(
+        self, host: Host, name: str, image_topic: str, info_topic: str, mask_topic: str = ''
+    ) -> None:
         self.name, self.image_topic, self.info_topic = name, image_topic, info_topic
+        self.mask_topic = mask_topic
         self.received = 0
-        self.last_stamp_ns: int | None = None  # of the newest image that could be used
+        self.last_stamp_ns: int | None = None  # of the newest image that is known of
         self.last_received: float | None = None
+        self.pass_on: Callable[[Frame], None] = self._send  # a rig takes this over
+        self.in_rig = False
         self._host = host
         self._gate = KeyframeGate()
-        self._infos: OrderedDict[int, CameraInfo] = OrderedDict()
-        self._latest: CameraInfo | None = None
-        self._varies = False
-        self._held: tuple | None = None
+        self._hints = ObjectHints()
+        self._infos = Calibrations()
+        self._held: Frame | None = None
+        self._looked_ns: int | None = None  # an unchanged frame
+        self._retry = False
+        self._taken_ns: int | None = None  # of the last image that could be used
         self.apply_settings()
 
     def apply_settings(self) -> None:
@@ -78,13 +101,20 @@ class CameraInput:
     def capture(self) -> None:
         """Let the next image become a keyframe."""
         self._gate.force()
+        self._looked_ns = None
+
+    def retry(self) -> None:
+        """Take the next image in time whatever it shows: the last keyframe was none after all."""
+        self._retry, self._looked_ns = True, None
 
     def reset(self) -> None:
         """Forget the last keyframe and what waits; the calibration stays."""
         self._gate.reset()
-        self._held = None
+        if self._held:
+            self._host.drop(self.name, 'reset')
+        self._held = self._looked_ns = None
 
-    # -- camera_info ----------------------------------------------------------------------------
+    # -- camera_info, roi, mask -----------------------------------------------------------------
 
     def on_info(self, msg: CameraInfo) -> None:
         """Keep a CameraInfo; an image that waited for it goes on."""
@@ -94,67 +124,110 @@ class CameraInput:
             if self._host.settings.require_camera_info or any(msg.k):
                 self._refuse(self.info_topic, 'bad_camera_info', str(error))
                 return
-        if self._latest is not None and not _same_calibration(self._latest, msg):
-            self._varies = True
-        self._latest = msg
-        self._infos[nanoseconds(msg.header.stamp)] = msg
-        while len(self._infos) > KEPT_INFOS:
-            self._infos.popitem(last=False)
-        if self._held and nanoseconds(msg.header.stamp) == self._held[1]:
-            self._release()
+        stamp_ns = nanoseconds(msg.header.stamp)
+        self._infos.add(msg, stamp_ns)
+        newest_ns = self.last_stamp_ns or 0
+        if newest_ns - stamp_ns > JUMP_NS:
+            self._infos.forget_skipped()  # time went back; the image will say so
+        reason = None if self.wants_images() else self._needless(stamp_ns)
+        if reason and stamp_ns > newest_ns:
+            self._infos.skip(stamp_ns)
+            self.received += 1
+            self.last_stamp_ns, self.last_received = stamp_ns, time.monotonic()
+            self._host.drop(self.name, reason)
+        self._settle()
+
+    def on_roi(self, msg: RegionOfInterest) -> None:
+        """Note where the object is from now on."""
+        self._hints.add_roi(msg, time.monotonic())
+
+    def on_mask(self, msg: Image) -> None:
+        """Keep a mask of the object; an image that waited for it goes on."""
+        try:
+            check_size(msg.width, msg.height, self._host.settings.max_image_megapixels)
+        except ImageError as error:
+            self._refuse(self.mask_topic, 'bad_mask', str(error))
+            return
+        self._hints.add_mask(msg, nanoseconds(msg.header.stamp) or self._host.now_ns())
+        self._settle()
 
     def tick(self) -> None:
-        """Let an image go that has waited long enough for its CameraInfo."""
-        if self._held and time.monotonic() - self._held[3] > HELD_S:
-            self._release()
+        """Let an image go that has waited long enough for what belongs to it."""
+        self._settle()
 
     # -- images ---------------------------------------------------------------------------------
 
+    def wants_images(self) -> bool:
+        """Say whether images are to be taken from the middleware at all now."""
+        return not self._infos.announce_images() or not self._needless(self._infos.newest_ns)
+
     def on_image(self, msg: Image | CompressedImage) -> None:
         """Take an image message: most end here, by their time stamp or as too like the last."""
+        self.last_received = now = time.monotonic()
+        stamp_ns = nanoseconds(msg.header.stamp) or self._host.now_ns()
+        if not self._infos.note_image(stamp_ns):
+            return
         self.received += 1
-        self.last_received = time.monotonic()
-        if self._held:
-            self._release()
         if not self._host.enabled:
             self._host.drop(self.name, 'paused')
             return
         settings = self._host.settings
-        stamp_ns = nanoseconds(msg.header.stamp) or self._host.now_ns()
         if not self._in_time(stamp_ns, settings.stale_timeout):
             return
-        seconds = stamp_ns * 1e-9
-        reason = self._gate.refuses_time(seconds)
+        reason = self._needless(stamp_ns)
         if reason:
-            self.last_stamp_ns = stamp_ns
+            self._note(stamp_ns)
             self._host.drop(self.name, reason)
             return
+        if self._held:
+            self._settle(now=True)
         try:
             seen, width, height = glance(msg, settings.max_image_megapixels)
         except ImageError as error:
             self._refuse(self.image_topic, 'bad_image', str(error))
             return
-        self.last_stamp_ns = stamp_ns
+        self._note(stamp_ns)
         small = thumbnail(seen)
-        reason = self._gate.refuses_image(seconds, small)
-        if reason:
-            self._host.drop(self.name, reason)
+        changed = self._retry or self._gate.refuses_image(stamp_ns * 1e-9, small) is None
+        frame = Frame(self.name, msg, stamp_ns, (width, height), small, changed, now)
+        if not changed and not self.in_rig:
+            self.unchanged(frame)
             return
-        self._held = (msg, stamp_ns, small, time.monotonic(), (width, height))
-        if stamp_ns in self._infos:
-            self._release()
+        self._held = frame
+        self._settle()
+
+    def _note(self, stamp_ns: int) -> None:
+        """Remember the stamp of an image that was taken."""
+        self._taken_ns = stamp_ns
+        self.last_stamp_ns = max(stamp_ns, self.last_stamp_ns or 0)
+
+    def _needless(self, stamp_ns: int) -> str | None:
+        """Say why an image of this stamp needs no look, None for one that does."""
+        if not self._host.enabled:
+            return 'paused'
+        if self._gate.refuses_time(stamp_ns * 1e-9):
+            return TOO_SOON
+        interval = round(self._gate.min_interval * 1e9)
+        for since, wait in (
+            (self._looked_ns, LOOK_SHARE * interval),
+            (self._held.stamp_ns if self._held else None, interval),
+        ):
+            if since is not None and 0 <= stamp_ns - since < wait:
+                return TOO_SOON
+        return None
 
     def _in_time(self, stamp_ns: int, stale_timeout: float) -> bool:
         age = (self._host.now_ns() - stamp_ns) * 1e-9
-        if stale_timeout > 0 and age > stale_timeout:
+        if 0 < stale_timeout < abs(age):
+            where = 'old' if age > 0 else 'ahead of this clock'
             self._refuse(
                 self.image_topic,
                 'stale',
-                f'image is {age:.1f} s old, expected at most {stale_timeout:g} s (parameter '
-                'stale_timeout; is a bag played without use_sim_time?)',
+                f'image is {abs(age):.1f} s {where}, expected at most {stale_timeout:g} s '
+                '(parameter stale_timeout; is a bag played without use_sim_time?)',
             )
             return False
-        last = self.last_stamp_ns
+        last = self._taken_ns
         if last is None or stamp_ns > last:
             return True
         if last - stamp_ns > JUMP_NS:
@@ -163,86 +236,55 @@ class CameraInput:
                 'time_jump',
                 f'stamps went back by {(last - stamp_ns) * 1e-9:.1f} s; starting afresh from here',
             )
-            self._gate.reset()
+            self.reset()
+            self._hints.rewind()
+            self._infos.forget_skipped()
+            self.last_stamp_ns = None
             return True
         self._host.drop(self.name, 'duplicate' if stamp_ns == last else 'out_of_order')
         return False
 
-    def _release(self) -> None:
-        """Send the held image on with its CameraInfo, or refuse it."""
-        msg, stamp_ns, small, _, size = self._held
+    # -- a frame that passed --------------------------------------------------------------------
+
+    def _settle(self, now: bool = False) -> None:
+        """Send the held image on with what belongs to it, when that is there or will not come."""
+        frame = self._held
+        if frame is None:
+            return
+        complete = frame.stamp_ns in self._infos and not self._hints.waits_for(frame.stamp_ns)
+        if not (now or complete or time.monotonic() - frame.arrived > HELD_S):
+            return
         self._held = None
-        info = self._infos.get(stamp_ns)
-        if info is None and self._latest is not None:
-            if self._varies:
-                self._refuse(
-                    self.image_topic,
-                    'no_camera_info',
-                    f'no message on {self.info_topic} has the stamp of this image, and the '
-                    'calibration there changes, expected one for each image',
-                )
-                return
-            info = self._latest
-        problem = self._mismatch(msg, info, size)
+        info, certain = self._infos.of(frame.stamp_ns)
+        settings = self._host.settings
+        problem = mismatch(frame, info, self.info_topic, settings)
+        if not certain:
+            problem = (
+                'no_camera_info',
+                f'no message on {self.info_topic} has the stamp of this image, and the '
+                'calibration there changes, expected one for each image',
+            )
+        hint = self._hints.find(frame.stamp_ns, frame.arrived, settings.object_timeout)
+        if problem is None and hint.problem:
+            problem = ('no_object', hint.problem)
         if problem:
             self._refuse(self.image_topic, *problem)
             return
-        self._gate.accept(stamp_ns * 1e-9, small)
-        settings = self._host.settings
-        calibrated = info is not None and any(info.k)
-        make_view = partial(
-            _make_view,
-            msg,
-            info if calibrated else None,
-            settings.max_image_megapixels,
-            list(settings.box) if any(settings.box) else None,
-            f'{frame_safe(self.name)}_{stamp_ns}.png',
-            stamp_ns * 1e-9,
-        )
-        self._host.offer(
-            Candidate(self.name, self.image_topic, stamp_ns, msg.header.frame_id, make_view)
-        )
+        self.pass_on(replace(frame, info=info, hint=hint))
 
-    def _mismatch(self, msg, info: CameraInfo | None, size) -> tuple[str, str] | None:
-        if info is None:
-            if self._host.settings.require_camera_info:
-                return (
-                    'no_camera_info',
-                    f'there is no usable message on {self.info_topic}, expected the calibration '
-                    '(parameter require_camera_info)',
-                )
-            return None
-        if any(info.k) and expected_size(info) != tuple(size):
-            return (
-                'wrong_size',
-                f'image is {size[0]}x{size[1]}, but {self.info_topic} is for '
-                '{}x{} (ROI and binning applied)'.format(*expected_size(info)),
-            )
-        frames = msg.header.frame_id, info.header.frame_id
-        if all(frames) and frames[0] != frames[1]:
-            return (
-                'wrong_frame',
-                f'frame_id is {frames[0]!r}, but {frames[1]!r} on {self.info_topic}',
-            )
-        return None
+    def _send(self, frame: Frame) -> None:
+        self._host.offer_all([self.accept(frame)])
+
+    def accept(self, frame: Frame) -> Candidate:
+        """Remember a frame as the camera's last keyframe and make a candidate of it."""
+        self._gate.accept(frame.stamp_ns * 1e-9, frame.small)
+        self._looked_ns, self._retry = None, False
+        return candidate(frame, self.image_topic, self._host.settings)
+
+    def unchanged(self, frame: Frame) -> None:
+        """Drop a frame that shows what the last keyframe did; the next look may wait."""
+        self._looked_ns = frame.stamp_ns
+        self._host.drop(self.name, UNCHANGED)
 
     def _refuse(self, topic: str, reason: str, text: str) -> None:
         self._host.refuse(self.name, topic, reason, text)
-
-
-def _make_view(msg, info, max_megapixels: float, box, name: str, stamp: float) -> View:
-    """Decode a message to a View; on the worker's thread."""
-    image = image_from_message(msg, max_megapixels)
-    height, width = image.shape[:2]
-    camera = None if info is None else camera_from_info(info, width, height)
-    return View(image, camera, box=box, name=name, stamp=stamp)
-
-
-def _same_calibration(a: CameraInfo, b: CameraInfo) -> bool:
-    return (
-        (a.width, a.height, a.binning_x, a.binning_y, a.distortion_model)
-        == (b.width, b.height, b.binning_x, b.binning_y, b.distortion_model)
-        and list(a.k) == list(b.k)
-        and list(a.d) == list(b.d)
-        and a.roi == b.roi
-    )

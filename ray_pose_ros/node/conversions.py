@@ -20,6 +20,7 @@ from ray_pose_ros.node.encodings import (
     compressed_size,
     decode_compressed,
     glance_compressed,
+    mask_from_pixels,
     pixels,
     to_rgb,
 )
@@ -51,7 +52,7 @@ def image_from_message(msg: Image | CompressedImage, max_megapixels: float = 1e3
     if hasattr(msg, 'format'):
         if 'compressedDepth' in msg.format:
             raise ImageError(f'format is {msg.format!r}, expected a JPEG or PNG colour image')
-        return decode_compressed(msg.data, max_megapixels)
+        return decode_compressed(msg.data, max_megapixels, msg.format)
     check_size(msg.width, msg.height, max_megapixels)
     if msg.encoding not in FORMATS and CvBridge is not None:
         return _by_cv_bridge(msg)
@@ -73,6 +74,12 @@ def glance(msg: Image | CompressedImage, max_megapixels: float) -> tuple[np.ndar
     if msg.encoding not in FORMATS and CvBridge is not None:
         return _by_cv_bridge(msg), msg.width, msg.height
     return _pixels(msg), msg.width, msg.height
+
+
+def mask_from_message(msg: Image, max_megapixels: float = 1e3) -> np.ndarray:
+    """Decode a mask, any known encoding, to (H, W) bool: true where not zero. ImageError."""
+    check_size(msg.width, msg.height, max_megapixels)
+    return mask_from_pixels(_pixels(msg)[: msg.height])
 
 
 def message_size(msg: Image | CompressedImage) -> tuple[int, int]:
@@ -123,12 +130,15 @@ def expected_size(info: CameraInfo) -> tuple[int, int]:
     return width // max(1, info.binning_x), height // max(1, info.binning_y)
 
 
-def camera_from_info(info: CameraInfo, width: int, height: int) -> CameraModel:
+def camera_from_info(
+    info: CameraInfo, width: int, height: int, rectified: bool = False
+) -> CameraModel:
     """
     Build the model of the camera that took a width x height image with this CameraInfo.
 
-    K and D refer to the full resolution; region of interest and binning are applied here
-    (REP-104). A size that disagrees with the image raises CameraInfoError.
+    K and D, and P for a rectified image, refer to the full resolution; region of interest and
+    binning are applied here (REP-104). A size that disagrees with the image raises
+    CameraInfoError.
     """
     check_camera_info(info)
     expected = expected_size(info)
@@ -138,6 +148,13 @@ def camera_from_info(info: CameraInfo, width: int, height: int) -> CameraModel:
             f'{width}x{height}'
         )
     K = np.asarray(info.k, float).reshape(3, 3).copy()
+    if rectified:
+        K = np.asarray(info.p, float).reshape(3, 4)[:, :3].copy()
+        if not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
+            raise CameraInfoError(
+                f'P is {np.asarray(info.p).tolist()}, expected the projection of the rectified '
+                'image (parameter rectified)'
+            )
     if info.roi.width and info.roi.height:
         K[0, 2] -= info.roi.x_offset
         K[1, 2] -= info.roi.y_offset
@@ -145,7 +162,9 @@ def camera_from_info(info: CameraInfo, width: int, height: int) -> CameraModel:
     K[1] /= max(1, info.binning_y)
     model = DISTORTION_MODELS[info.distortion_model]
     coefficients = tuple(float(d) for d in info.d)
-    if not any(coefficients):
+    if rectified:
+        model, coefficients = 'none', ()
+    elif not any(coefficients):
         # without coefficients a fisheye is still no pinhole, the others are
         model, coefficients = (model, (0.0,) * 4) if model == 'equidistant' else ('none', ())
     try:

@@ -11,7 +11,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT_S = 10.0  # how long a refusal keeps the input at WARN
-_STAGES = ('queue', 'decode', 'features', 'solve', 'publish', 'total')
+FAILURES_IN_A_ROW = 3  # from here on it is no accident
+_LONGEST = 300  # characters of a message, some of which quote what came in
 
 
 class Throttle:
@@ -40,6 +41,12 @@ class Health:
         self.refusals: Counter[str] = Counter()
         self.last_refusal: tuple[float, str] | None = None
         self.last_failure: str | None = None  # None again after a success
+        self.failures_in_a_row = 0
+        self.trouble: str | None = None  # what the watchdog says
+        self.restarts = 0
+        self.reduced = ''  # what is left out for want of memory
+        self.last_save: str | None = None
+        self.namesakes = 0
         self.seconds: dict[str, float] = {}
         self.device = ''
         self.model = 'not loaded'
@@ -50,6 +57,18 @@ class Health:
         """Count a message that cannot be used."""
         self.refusals[reason] += 1
         self.last_refusal = (time.monotonic(), text)
+
+    def fail(self, error: str) -> None:
+        """Count an estimate that failed."""
+        self.failures += 1
+        self.failures_in_a_row += 1
+        self.last_failure = error
+
+    def succeed(self, reduced: str) -> None:
+        """Count an estimate."""
+        self.estimates += 1
+        self.failures_in_a_row, self.last_failure = 0, None
+        self.trouble, self.reduced = None, reduced
 
     def status_array(self, node: str, stamp, cameras, settings, worker, state) -> DiagnosticArray:
         """Make the DiagnosticArray: one status for the inputs, one for the estimates."""
@@ -93,12 +112,17 @@ class Health:
         level, message = OK, 'estimating' if self.estimates else 'waiting for keyframes'
         if state != 'active':
             message = f'the node is {state}'
+        if self.namesakes:
+            level, message = WARN, f'{self.namesakes} more node(s) have the name of this one'
+        if self.reduced:
+            level, message = WARN, f'memory ran out, working with {self.reduced}'
         if self.last_failure:
-            level, message = WARN, f'the last estimate failed: {self.last_failure}'
+            level = ERROR if self.failures_in_a_row >= FAILURES_IN_A_ROW else WARN
+            message = f'the last estimate failed: {self.last_failure}'
         if self.model_error:
             level, message = ERROR, self.model_error
-        if not worker.alive and state != 'finalized':
-            level, message = ERROR, 'the worker thread has died'
+        if self.trouble:
+            level, message = WARN if self.model == 'ready' else ERROR, self.trouble
         busy = worker.busy_since
         values = {
             'state': state,
@@ -107,6 +131,9 @@ class Health:
             'scale source': 'arbitrary',
             'estimates': self.estimates,
             'failures': self.failures,
+            'worker restarts': self.restarts,
+            'worker threads given up': worker.lost,
+            'left out for want of memory': self.reduced or 'nothing',
             'candidates waiting': worker.waiting,
             'working for [s]': f'{time.monotonic() - busy:.2f}' if busy else '0',
             **{
@@ -114,6 +141,8 @@ class Health:
                 for k, v in self.seconds.items()
                 if isinstance(v, (int, float))
             },
+            'last save': self.last_save or 'none',
+            'memory resident [MB]': f'{_resident_megabytes():.0f}',
             'memory resident peak [MB]': f'{_peak_megabytes():.0f}',
         }
         values.update(_gpu_memory())
@@ -123,12 +152,20 @@ class Health:
 def _status(level, name: str, message: str, node: str, values: dict) -> DiagnosticStatus:
     pairs = [KeyValue(key=str(k), value=str(v)) for k, v in values.items()]
     return DiagnosticStatus(
-        level=level, name=name, message=message, hardware_id=node, values=pairs
+        level=level, name=name, message=message[:_LONGEST], hardware_id=node, values=pairs
     )
 
 
 def _peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _resident_megabytes() -> float:
+    try:
+        with open('/proc/self/statm', encoding='ascii') as file:
+            return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+    except OSError:  # not Linux
+        return float('nan')
 
 
 def _gpu_memory() -> dict[str, str]:

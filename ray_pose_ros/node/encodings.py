@@ -18,8 +18,9 @@ class Format:
 
     channels: int
     itemsize: int
-    to_rgb: str  # 'rgb', 'bgr', 'mono', 'bayer', 'yuv'
+    to_rgb: str  # 'rgb', 'bgr', 'mono', 'bayer', 'yuv', 'planar'
     code: int = -1  # OpenCV conversion code, where one is needed
+    rows: float = 1.0  # rows in memory a row of pixels: a plane of colour may follow
 
 
 # OpenCV names a Bayer pattern after the second row's second and third pixel, ROS after the first
@@ -38,15 +39,21 @@ FORMATS: dict[str, Format] = {
     'mono8': Format(1, 1, 'mono'),
     'mono16': Format(1, 2, 'mono'),
     'rgb16': Format(3, 2, 'rgb'),
+    'rgba16': Format(4, 2, 'rgb'),
     'bgr16': Format(3, 2, 'bgr'),
+    'bgra16': Format(4, 2, 'bgr'),
     '8UC1': Format(1, 1, 'mono'),
     '8UC3': Format(3, 1, 'bgr'),  # OpenCV's own order: that is what fills such messages
     '8UC4': Format(4, 1, 'bgr'),
     '16UC1': Format(1, 2, 'mono'),
+    '16UC3': Format(3, 2, 'bgr'),
+    '16UC4': Format(4, 2, 'bgr'),
     'yuv422': Format(2, 1, 'yuv', cv2.COLOR_YUV2RGB_UYVY),
     'uyvy': Format(2, 1, 'yuv', cv2.COLOR_YUV2RGB_UYVY),
     'yuv422_yuy2': Format(2, 1, 'yuv', cv2.COLOR_YUV2RGB_YUY2),
     'yuyv': Format(2, 1, 'yuv', cv2.COLOR_YUV2RGB_YUY2),
+    'nv12': Format(1, 1, 'planar', cv2.COLOR_YUV2RGB_NV12, 1.5),
+    'nv21': Format(1, 1, 'planar', cv2.COLOR_YUV2RGB_NV21, 1.5),
     **{f'{name}8': Format(1, 1, 'bayer', code) for name, code in _BAYER.items()},
     **{f'{name}16': Format(1, 2, 'bayer', code) for name, code in _BAYER.items()},
 }
@@ -67,8 +74,9 @@ def pixels(encoding: str, width: int, height: int, step: int, bigendian: bool, d
     """
     View the bytes of an image as (H, W, C) without copying; `step` is the bytes of one row.
 
-    `data` is anything with the buffer protocol. Raises ImageError for an encoding not in FORMATS,
-    a step too short for the width, or fewer bytes than step * height.
+    For nv12 and nv21, (1.5 H, W, 1): the plane of luma, then that of colour. `data` is anything
+    with the buffer protocol. Raises ImageError for an encoding not in FORMATS, a step too short
+    for the width, or too few bytes.
     """
     form = FORMATS.get(encoding)
     if form is None:
@@ -76,16 +84,19 @@ def pixels(encoding: str, width: int, height: int, step: int, bigendian: bool, d
     row = width * form.channels * form.itemsize
     if step < row:
         raise ImageError(f'step is {step} bytes, expected at least {row} for {width} {encoding}')
+    if form.rows != 1 and (width % 2 or height % 2):
+        raise ImageError(f'{encoding} image is {width}x{height}, expected even sizes')
+    rows = int(height * form.rows)
     flat = np.frombuffer(data, np.uint8)
     # the last row may legally lack its padding
-    needed = step * (height - 1) + row
+    needed = step * (rows - 1) + row
     if flat.size < needed:
         raise ImageError(
-            f'data has {flat.size} bytes, expected {step * height} for {height} rows of {step}'
+            f'data has {flat.size} bytes, expected {step * rows} for {rows} rows of {step}'
         )
     dtype = np.dtype(np.uint8 if form.itemsize == 1 else ('>u2' if bigendian else '<u2'))
     return np.ndarray(
-        (height, width, form.channels),
+        (rows, width, form.channels),
         dtype,
         buffer=flat.data,
         strides=(step, form.channels * form.itemsize, form.itemsize),
@@ -94,13 +105,13 @@ def pixels(encoding: str, width: int, height: int, step: int, bigendian: bool, d
 
 def to_rgb(encoding: str, packed: np.ndarray) -> np.ndarray:
     """
-    Convert what `pixels` gave, (H, W, C), to a contiguous (H, W, 3) uint8 RGB image.
+    Convert what `pixels` gave to a contiguous (H, W, 3) uint8 RGB image.
 
-    16-bit values keep their upper 8 bits. Alpha is dropped. YUV is ITU-R BT.601, limited range.
+    Alpha is dropped. YUV is ITU-R BT.601, limited range. 16-bit values: see `narrow`.
     """
     form = FORMATS[encoding]
     if form.itemsize == 2:
-        packed = (packed >> 8).astype(np.uint8)
+        packed = narrow(packed)
     if form.to_rgb == 'rgb':
         return np.ascontiguousarray(packed[..., :3])
     if form.to_rgb == 'bgr':
@@ -108,13 +119,29 @@ def to_rgb(encoding: str, packed: np.ndarray) -> np.ndarray:
     if form.to_rgb == 'mono':
         return np.ascontiguousarray(np.broadcast_to(packed, (*packed.shape[:2], 3)))
     height, width = packed.shape[:2]
-    if form.to_rgb == 'bayer':
-        if height < 4 or width < 4 or height % 2 or width % 2:
-            raise ImageError(f'{encoding} image is {width}x{height}, expected even, at least 4x4')
-        return cv2.cvtColor(np.ascontiguousarray(packed[..., 0]), form.code)
-    if width % 2:
-        raise ImageError(f'{encoding} image is {width} wide, expected an even width')
-    return cv2.cvtColor(np.ascontiguousarray(packed), form.code)
+    if form.to_rgb == 'bayer' and (height < 4 or width < 4 or height % 2 or width % 2):
+        raise ImageError(f'{encoding} image is {width}x{height}, expected even, at least 4x4')
+    if form.to_rgb == 'yuv':
+        if width % 2:
+            raise ImageError(f'{encoding} image is {width} wide, expected an even width')
+        return cv2.cvtColor(np.ascontiguousarray(packed), form.code)
+    return cv2.cvtColor(np.ascontiguousarray(packed[..., 0]), form.code)
+
+
+def narrow(wide: np.ndarray) -> np.ndarray:
+    """
+    Bring uint16 of any byte order to uint8.
+
+    Cameras of 10, 12 and 14 bits fill the lower bits only, and the message does not say how many
+    there are: the largest value does. Their upper 8 bits of 16 would be all but black.
+    """
+    bits = max(8, int(wide.max(initial=0)).bit_length())
+    return (wide >> (bits + bits % 2 - 8)).astype(np.uint8)
+
+
+def mask_from_pixels(packed: np.ndarray) -> np.ndarray:
+    """Make the (H, W) bool mask of what `pixels` gave: true where any channel is not zero."""
+    return (packed != 0).any(axis=2)
 
 
 def compressed_size(data) -> tuple[int, int]:
@@ -160,12 +187,24 @@ def _jpeg_size(view: memoryview) -> tuple[int, int] | None:
     return None
 
 
-def decode_compressed(data, max_megapixels: float) -> np.ndarray:
-    """Decode a JPEG or PNG to (H, W, 3) uint8 RGB; EXIF rotation is left alone."""
+def decode_compressed(data, max_megapixels: float, format_: str = '') -> np.ndarray:
+    """
+    Decode a JPEG or PNG of 8 or 16 bits to (H, W, 3) uint8 RGB; EXIF rotation is left alone.
+
+    `format_` is the message's: `bayer_rggb8; png compressed` is a mosaic stored as grey, while
+    `bayer_rggb8; jpeg compressed bgr8` was made colour before.
+    """
     width, height = compressed_size(data)
     check_size(width, height, max_megapixels)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    return cv2.cvtColor(_imdecode(data, flags), cv2.COLOR_BGR2RGB)
+    encoding, _, stored = (part.strip() for part in format_.partition(';'))
+    form = FORMATS.get(encoding)
+    mosaic = form is not None and form.to_rgb == 'bayer' and 'bgr' not in stored
+    flags = cv2.IMREAD_GRAYSCALE if mosaic else cv2.IMREAD_COLOR
+    image = _imdecode(data, flags | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = narrow(image) if image.dtype == np.uint16 else image
+    if mosaic:
+        return to_rgb(encoding, image[..., None])
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def glance_compressed(data, max_megapixels: float) -> tuple[np.ndarray, int, int]:

@@ -10,11 +10,15 @@ from functools import wraps
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
+from ray_pose_ros.node import saving
 from ray_pose_ros.node.diagnostics import Health, Throttle
 from ray_pose_ros.node.ros_parameters import declare
-from ray_pose_ros.node.worker import Result, Worker
+from ray_pose_ros.node.watchdog import Watchdog
+from ray_pose_ros.node.work import Result
+from ray_pose_ros.node.worker import Worker
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+RELOAD_S = 10.0  # between two tries to load the model again while the node is active
 
 
 def outlives(method: Callable) -> Callable:
@@ -58,6 +62,8 @@ class ManagedModelNode(LifecycleNode):
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._arrived = self.create_guard_condition(self._on_results)
         self.worker = Worker(self._deliver)
+        self.watchdog = Watchdog(lambda text: self.get_logger().error(text))
+        self._reload_at = 0.0
         self._answer_impossible_transitions()
         self._autostart = self.settings.autostart
         if self._autostart:
@@ -73,8 +79,10 @@ class ManagedModelNode(LifecycleNode):
         raise NotImplementedError
 
     def stop(self, timeout: float = 3.0) -> bool:
-        """End the worker before the node is destroyed; False when it has not ended in time."""
-        return self.worker.stop(timeout)
+        """End all threads before the node is destroyed; False when one has not ended in time."""
+        end = time.monotonic() + timeout
+        stopped = self.worker.stop(timeout)
+        return saving.wait(max(0.0, end - time.monotonic())) and stopped
 
     def destroy_node(self) -> None:
         """Stop the worker, which uses the node's guard condition, then destroy as every node."""
@@ -107,9 +115,40 @@ class ManagedModelNode(LifecycleNode):
         if self._loading is None:
             self.start_loading()
         while not self._loading.done():
-            if self.stopping() or not self.worker.alive:
+            if self.stopping() or self.watchdog.gave_up:
                 return False
+            self._look()  # the executor waits here, and with it the timer that would look
+            self.while_waiting()
             time.sleep(0.02)
+        return self._take_model()
+
+    def while_waiting(self) -> None:
+        """Be called again and again while a transition waits for the model."""
+
+    def watch(self) -> None:
+        """Replace a worker that hangs or died, and have an active node's model loaded again."""
+        if self._look():
+            self._loading = None
+        if self.state != 'active':
+            return
+        if self._loading is None and time.monotonic() >= self._reload_at:
+            self._reload_at = time.monotonic() + RELOAD_S
+            self.start_loading()
+        elif self._loading is not None and self._loading.done() and self.health.model != 'ready':
+            self._take_model()
+
+    def _look(self) -> bool:
+        restarted = self.watchdog.look(self.worker, self.settings.watchdog_timeout)
+        if restarted:
+            self.health.restarts += 1
+            self.health.model = 'not loaded'
+        if self.watchdog.gave_up:
+            self.health.model = 'hung'
+        self.health.trouble = self.watchdog.trouble
+        return restarted
+
+    def _take_model(self) -> bool:
+        """Note what became of loading."""
         error = self._loading.exception()
         if error is None:
             self.health.model, self.health.model_error = 'ready', None
@@ -152,7 +191,11 @@ class ManagedModelNode(LifecycleNode):
             except queue.Empty:
                 return
             if result.epoch == self.worker.epoch:
-                self.take(result)
+                self._take(result)  # guarded one by one: a bad one must not hold up the others
+
+    @outlives
+    def _take(self, result: Result) -> None:
+        self.take(result)
 
     def _answer_impossible_transitions(self) -> None:
         """Before Kilted, a request for a transition that the state has not got ends the node."""

@@ -1,4 +1,4 @@
-"""An estimate as ROS messages: /tf, poses, path, pose with covariance, markers."""
+"""An estimate as ROS messages: poses, path, pose with covariance, markers (/tf: transforms.py)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from geometry_msgs.msg import (
     PoseArray,
     PoseStamped,
     PoseWithCovarianceStamped,
-    TransformStamped,
 )
 from nav_msgs.msg import Path
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
 from std_msgs.msg import ColorRGBA
-from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
 from ray_pose_ros.node.conversions import (
     camera_from_pose,
     pose_from_camera,
     time_message,
-    transform_from_pose,
 )
+from ray_pose_ros.node.keyframe_image import keyframe_message
+from ray_pose_ros.node.transforms import Transforms
 
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -41,69 +41,44 @@ class Outputs:
 
     def __init__(self, node, settings) -> None:
         self._settings = settings
-        self._tf = node.create_publisher(TFMessage, '/tf', 100)
+        self.transforms = Transforms(node, settings)
         self._poses = node.create_publisher(PoseArray, '~/poses', LATCHED)
         self._path = node.create_publisher(Path, '~/path', LATCHED)
         self._pose = node.create_publisher(PoseWithCovarianceStamped, '~/pose', 10)
         self._markers = node.create_publisher(MarkerArray, '~/markers', LATCHED)
-        self._transforms: list[TransformStamped] = []
-        self._repeated_ns = 0
+        self._keyframe = node.create_publisher(Image, '~/keyframe', LATCHED)
+
+    def show_keyframe(self, keyframe) -> None:
+        """Publish the image of a new keyframe, before it is known where it was taken."""
+        msg = keyframe_message(keyframe)
+        if msg is not None:
+            self._keyframe.publish(msg)
 
     def publish(self, keyframes, estimate, seen_ns: int) -> None:
-        """
-        Publish one estimate on all topics, stamped with its newest image.
-
-        The transforms hold for the newest image that was seen meanwhile, `seen_ns`: they must not
-        be older than those of the estimate before, which were repeated up to there.
-        """
-        settings = self._settings
-        stamp_ns = max(k.stamp_ns for k in keyframes)
+        """Publish one estimate on all topics, stamped with its newest image; /tf: `seen_ns`."""
+        newest = _newest(keyframes)
+        stamp_ns = keyframes[newest].stamp_ns
         poses = [pose_from_camera(estimate.R[i], estimate.t[i]) for i in range(len(keyframes))]
         sigmas = [_sigmas(estimate, i) for i in range(len(keyframes))]
-        newest = max(range(len(keyframes)), key=lambda i: (keyframes[i].stamp_ns, keyframes[i].id))
-        self._transforms = [
-            self._transform(k.name, p) for k, p in zip(keyframes, poses, strict=True)
-        ]
-        self._transforms.append(self._transform(settings.object_frame, Pose()))
-        self.repeat_tf(max(stamp_ns, seen_ns, self._repeated_ns + 1))
+        self.transforms.publish(keyframes, poses, sigmas[newest][0], max(stamp_ns, seen_ns))
         self._publish_poses(keyframes, poses, stamp_ns)
         self._publish_newest(poses[newest], sigmas[newest], keyframes[newest].stamp_ns)
         self._markers.publish(
             self._drawing(keyframes, poses, estimate.K, sigmas, newest, stamp_ns)
         )
 
-    def repeat_tf(self, stamp_ns: int) -> None:
-        """Publish the transforms of the last estimate for a newer image's time."""
-        if not self._transforms or not self._settings.publish_tf or stamp_ns <= self._repeated_ns:
-            return
-        stamp = time_message(stamp_ns)
-        for transform in self._transforms:
-            transform.header.stamp = stamp
-        self._repeated_ns = stamp_ns
-        self._tf.publish(TFMessage(transforms=self._transforms))
-
     def apply_settings(self, settings) -> None:
         """Take over parameters that may change at any time."""
         self._settings = settings
+        self.transforms.apply_settings(settings)
 
     def clear(self, stamp_ns: int) -> None:
         """Publish that nothing is known any more."""
-        self._transforms, self._repeated_ns = [], 0
+        self.transforms.clear()
         self._publish_poses([], [], stamp_ns)
         self._markers.publish(MarkerArray(markers=[Marker(action=Marker.DELETEALL)]))
 
-    def rewind(self) -> None:
-        """Allow earlier stamps again, after time went back."""
-        self._repeated_ns = 0
-
     # -- messages -------------------------------------------------------------------------------
-
-    def _transform(self, child: str, pose: Pose) -> TransformStamped:
-        transform = TransformStamped()
-        transform.header.frame_id = self._settings.reference_frame
-        transform.child_frame_id = child
-        transform.transform = transform_from_pose(pose)
-        return transform
 
     def _publish_poses(self, keyframes, poses, stamp_ns: int) -> None:
         array, path = PoseArray(), Path()
@@ -155,6 +130,19 @@ class Outputs:
         marker.pose.orientation.w = 1.0
         marker.scale.x = float(width)
         return marker
+
+
+def _newest(keyframes) -> int:
+    """Index of the newest keyframe, apart from those before their camera's time went back."""
+    earliest, best = {}, len(keyframes) - 1
+    for i in reversed(range(len(keyframes))):
+        camera, stamp_ns = keyframes[i].camera, keyframes[i].stamp_ns
+        if stamp_ns > earliest.get(camera, stamp_ns):
+            continue
+        earliest[camera] = stamp_ns
+        if stamp_ns > keyframes[best].stamp_ns:
+            best = i
+    return best
 
 
 def _sigmas(estimate, i: int) -> tuple[float, float]:

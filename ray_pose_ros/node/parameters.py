@@ -11,6 +11,7 @@ from dataclasses import field, make_dataclass
 from typing import Any
 
 from ray_pose_ros.node.parameter import ANY, START, Parameter, ParameterError
+from ray_pose_ros.node.rig_settings import check_cameras
 
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
@@ -19,6 +20,39 @@ PARAMETERS: tuple[Parameter, ...] = (
         'Topic prefixes of the cameras, one or many: `<camera>/image_raw` (or '
         '`<camera>/image_raw/compressed`) and `<camera>/camera_info` are subscribed. '
         'All cameras feed one window.',
+    ),
+    Parameter(
+        'rig',
+        False,
+        'Whether the cameras look at the object at once: their images become keyframes in sets of '
+        'one time, and the other cameras are published relative to the leading one. When false, '
+        'each camera gives keyframes on its own.',
+    ),
+    Parameter(
+        'rig_cameras',
+        [''],
+        'Which of `cameras` form the rig; the others move on their own. [""]: all.',
+    ),
+    Parameter(
+        'leading_camera',
+        '',
+        'The camera whose own frame is the parent of those of the rig, and with `invert_tf` of '
+        '`reference_frame`. Empty: the first.',
+    ),
+    Parameter(
+        'min_cameras',
+        2,
+        'Cameras that a set needs at least; it waits 0.25 s for the others that are alive.',
+        minimum=1,
+        maximum=64,
+    ),
+    Parameter(
+        'sync_slop',
+        0.04,
+        'Seconds between the first and the last stamp of a set at most.',
+        ANY,
+        0.0,
+        10.0,
     ),
     Parameter(
         'image_transport',
@@ -34,13 +68,20 @@ PARAMETERS: tuple[Parameter, ...] = (
         'images are estimated with the poses, which is less accurate.',
     ),
     Parameter(
+        'rectified',
+        False,
+        'Whether the images are rectified: P of CameraInfo is used instead of K, without '
+        'distortion.',
+    ),
+    Parameter(
         'qos_reliability',
         'best_effort',
         'Reliability of the image and camera_info subscriptions. `best_effort` matches every '
-        'publisher; `reliable` only reliable ones.',
+        'publisher; `reliable` only reliable ones. `qos_overrides.<topic>.subscription.*` set '
+        'history, depth, reliability and durability of single topics.',
         choices=('best_effort', 'reliable'),
     ),
-    Parameter('qos_depth', 5, 'Queue depth of those subscriptions.', minimum=1, maximum=1000),
+    Parameter('qos_depth', 5, 'Queue depth of those subscriptions.', minimum=1, maximum=100),
     Parameter(
         'checkpoint',
         '',
@@ -120,11 +161,22 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         'box',
         [0.0, 0.0, 0.0, 0.0],
-        'Where the object is in every image, x_min, y_min, x_max, y_max in pixels. All zero: '
+        'Where the object is in every image, x_min, y_min, x_max, y_max in pixels; or four '
+        'numbers for each of `cameras`. `<camera>/mask` and `<camera>/roi` go before. All zero: '
         'the centred square.',
         ANY,
         -1e6,
         1e6,
+    ),
+    Parameter(
+        'object_timeout',
+        1.0,
+        'Seconds between an image and the nearest mask or region of its object at most. Once '
+        'such have come, images without one are refused. 0: however old, for a region that is '
+        'published once.',
+        ANY,
+        0.0,
+        86400.0,
     ),
     Parameter(
         'reference_frame',
@@ -135,6 +187,21 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter('object_frame', 'ray_pose_object', 'Frame published at the object.'),
     Parameter('publish_tf', True, 'Whether anything goes to /tf.', ANY),
+    Parameter(
+        'invert_tf',
+        False,
+        "Publish `reference_frame` as a child of the leading camera's own frame, once for each of "
+        'its keyframes, so that both are in one tree with the robot.',
+    ),
+    Parameter(
+        'lost_rotation_sigma',
+        0.8,
+        'Radians of uncertainty of the newest keyframe from which on nothing goes to /tf and '
+        '~/status says lost. 0: never.',
+        ANY,
+        0.0,
+        10.0,
+    ),
     Parameter(
         'tf_rate',
         5.0,
@@ -163,8 +230,9 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         'stale_timeout',
         0.0,
-        "Images older than this many seconds by the node's clock are refused. 0: no limit (for "
-        'bags without /clock and cameras whose clock is not synchronised).',
+        "Images older than this many seconds by the node's clock, or as far ahead of it, are "
+        'refused. 0: no limit (for bags without /clock and cameras whose clock is not '
+        'synchronised).',
         ANY,
         0.0,
         86400.0,
@@ -175,6 +243,16 @@ PARAMETERS: tuple[Parameter, ...] = (
         'Seconds without an image after which diagnostics warn about a camera.',
         ANY,
         0.1,
+        86400.0,
+    ),
+    Parameter(
+        'watchdog_timeout',
+        60.0,
+        'Seconds without a sign of life after which a step of the model counts as hung and a new '
+        'worker with a newly loaded model takes over. On a CPU, and for loading, ten times as '
+        'long. 0: never.',
+        ANY,
+        0.0,
         86400.0,
     ),
     Parameter(
@@ -223,13 +301,7 @@ def make_settings(values: dict[str, Any]) -> Settings:
             f'parameter keyframe_max_interval is {settings.keyframe_max_interval:g}, expected 0 '
             f'or at least keyframe_min_interval, {settings.keyframe_min_interval:g}'
         )
-    if len(settings.box) != 4:
-        raise ParameterError(f'parameter box is {settings.box!r}, expected four numbers')
-    x0, y0, x1, y1 = settings.box
-    if any(settings.box) and not (x0 < x1 and y0 < y1):
-        raise ParameterError(
-            f'parameter box is {settings.box!r}, expected x_min < x_max and y_min < y_max'
-        )
+    check_cameras(settings)
     frames = (settings.reference_frame, settings.object_frame)
     if not all(frames) or frames[0] == frames[1] or any(f.startswith('/') for f in frames):
         raise ParameterError(

@@ -1,8 +1,8 @@
 """
 The lifecycle node: images of one or several cameras in, camera poses out.
 
-In: `<camera>/image_raw[/compressed]`, `<camera>/camera_info`.
-Out: `/tf`, `~/poses`, `~/path`, `~/pose`, `~/markers`, `/diagnostics`.
+In: `<camera>/image_raw[/compressed]`, `<camera>/camera_info`, `<camera>/roi`, `<camera>/mask`.
+Out: `/tf`, `~/poses`, `~/path`, `~/pose`, `~/markers`, `~/status`, `/diagnostics`.
 Services: `~/reset`, `~/capture`, `~/save`, `~/enable`, and the lifecycle's own.
 
 Everything here runs on the executor's thread. The worker thread prepares and solves; what it hands
@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
 from ray_pose_ros.node import saving
@@ -25,8 +25,12 @@ from ray_pose_ros.node.camera_input import CameraInput
 from ray_pose_ros.node.managed_model import FAILURE, SUCCESS, ManagedModelNode, outlives
 from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.outputs import Outputs
+from ray_pose_ros.node.rig import Rig
+from ray_pose_ros.node.rig_settings import rig_names
 from ray_pose_ros.node.ros_parameters import on_set
-from ray_pose_ros.node.worker import Candidate, Failed, Kept, Refused, Result, Solved
+from ray_pose_ros.node.status import Status
+from ray_pose_ros.node.subscriptions import Subscriptions
+from ray_pose_ros.node.work import Candidate, Failed, Kept, Refused, Result, Solved
 
 TICK_S = 0.1
 DIAGNOSTICS_S = 1.0
@@ -39,18 +43,25 @@ class PoseNode(ManagedModelNode):
         super().__init__(name, estimator_factory, **kwargs)
         self.enabled = True
         self._cameras: list[CameraInput] = []
-        self._subscribed: list = []
+        self._rig: Rig | None = None
+        self._inputs = Subscriptions(self, lambda f: lambda m: self._guarded_input(f, m))
         self._outputs: Outputs | None = None
         self._last: Solved | None = None
-        self._tf_sent = 0.0
+        self._tf_sent = self._diagnosed = 0.0
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._status = Status(self)
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(Trigger, '~/capture', self._on_capture)
-        self.create_service(Trigger, '~/save', self._on_save)
+        # a group of its own: other callbacks go on while it waits for its files
+        self.create_service(
+            Trigger, '~/save', self._on_save, callback_group=MutuallyExclusiveCallbackGroup()
+        )
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        self.create_timer(TICK_S, self._on_tick)
-        self.create_timer(DIAGNOSTICS_S, self._on_diagnostics)
+        # simulated time that stands still must stop neither the start nor the diagnostics
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(TICK_S, self._on_tick, clock=steady)
+        self.create_timer(DIAGNOSTICS_S, self._on_diagnostics, clock=steady)
 
     # -- lifecycle ------------------------------------------------------------------------------
 
@@ -67,24 +78,13 @@ class PoseNode(ManagedModelNode):
         if not self.wait_for_model():
             return FAILURE
         settings = self.settings
-        reliable = settings.qos_reliability == 'reliable'
-        policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        qos = QoSProfile(depth=settings.qos_depth, reliability=policy)
-        self._cameras = []
-        for name in settings.cameras:
-            raw = settings.image_transport == 'raw'
-            topic = f'{name}/image_raw' if raw else f'{name}/image_raw/compressed'
-            info = f'{name}/camera_info'
-            names = [self.resolve_topic_name(t) for t in (topic, info)]
-            camera = CameraInput(self, name, *names)
-            self._cameras.append(camera)
-            # camera_info first: its callbacks are then looked at first
-            self._subscribed += [
-                self.create_subscription(CameraInfo, info, self._info_callback(camera), qos),
-                self.create_subscription(
-                    Image if raw else CompressedImage, topic, self._image_callback(camera), qos
-                ),
-            ]
+        self._inputs.open_tf(self._outputs.transforms.tree)
+        self._cameras = [self._inputs.open_camera(n, settings) for n in settings.cameras]
+        by_name = {c.name: c for c in self._cameras}
+        members = [by_name[name] for name in rig_names(settings)]
+        self._rig = Rig(self, members) if members else None
+        for camera in members:
+            camera.in_rig, camera.pass_on = True, self._rig.add
         topics = ', '.join(c.image_topic for c in self._cameras)
         self.get_logger().info(f'active: model on {self.health.device}, images from {topics}')
         return SUCCESS
@@ -110,11 +110,8 @@ class PoseNode(ManagedModelNode):
         return SUCCESS
 
     def _unsubscribe(self) -> None:
-        for subscription in self._subscribed:
-            self.destroy_subscription(subscription)
-        self._subscribed = []
-        for camera in self._cameras:
-            camera.reset()
+        self._inputs.close()
+        self._reset_cameras()
         dropped = self.worker.drop_pending()
         if dropped:
             self.health.drops['deactivated'] += dropped
@@ -122,10 +119,15 @@ class PoseNode(ManagedModelNode):
     def _forget(self) -> None:
         self.worker.reset()
         self._last = None
-        for camera in self._cameras:
-            camera.reset()
+        self._reset_cameras()
         if self._outputs is not None:
             self._outputs.clear(self.now_ns())
+
+    def _reset_cameras(self) -> None:
+        for camera in self._cameras:
+            camera.reset()
+        if self._rig is not None:
+            self._rig.reset()
 
     # -- what the cameras need of their host ----------------------------------------------------
 
@@ -133,10 +135,11 @@ class PoseNode(ManagedModelNode):
         """Return the node's clock in nanoseconds."""
         return self.get_clock().now().nanoseconds
 
-    def offer(self, candidate: Candidate) -> None:
-        """Queue a frame that passed the gate."""
-        if self.worker.offer(candidate) is not None:
-            self.health.drops['superseded'] += 1
+    def offer_all(self, candidates: list[Candidate]) -> None:
+        """Queue frames of one time that passed the gate."""
+        evicted = self.worker.offer_all(candidates)
+        if evicted:
+            self.health.drops['superseded'] += evicted
 
     def drop(self, camera: str, reason: str) -> None:
         """Count a frame that is not needed."""
@@ -146,17 +149,11 @@ class PoseNode(ManagedModelNode):
         """Count a message that cannot be used, and say so, not too often."""
         self.health.refuse(reason, f'{topic}: {text}')
         if reason == 'time_jump' and self._outputs is not None:
-            self._outputs.rewind()
+            self._outputs.transforms.rewind()
         if self.throttle((topic, reason)):
             self.get_logger().warning(f'refused a message on {topic}: {text}')
 
     # -- callbacks ------------------------------------------------------------------------------
-
-    def _image_callback(self, camera: CameraInput) -> Callable:
-        return lambda msg: self._guarded_input(camera.on_image, msg)
-
-    def _info_callback(self, camera: CameraInput) -> Callable:
-        return lambda msg: self._guarded_input(camera.on_info, msg)
 
     @outlives
     def _guarded_input(self, callback: Callable, msg) -> None:
@@ -165,20 +162,36 @@ class PoseNode(ManagedModelNode):
     @outlives
     def _on_tick(self) -> None:
         self.autostart_if_loaded()
+        self.watch()
         if self.state != 'active':
             return
         for camera in self._cameras:
             camera.tick()
+        if self._rig is not None:
+            self._rig.tick()
         rate = self.settings.tf_rate
         if rate > 0 and self.enabled and time.monotonic() - self._tf_sent >= 1 / rate:
             self._tf_sent = time.monotonic()
-            self._outputs.repeat_tf(self._seen_ns())
+            self._outputs.transforms.repeat(self._seen_ns())
 
     def _seen_ns(self) -> int:
         return max((c.last_stamp_ns or 0 for c in self._cameras), default=0)
 
+    def while_waiting(self) -> None:
+        """Go on telling how things are while a transition waits for the model."""
+        if time.monotonic() - self._diagnosed >= DIAGNOSTICS_S:
+            self._on_diagnostics()
+
+    def _tell_status(self) -> None:
+        lost = self._outputs.transforms.lost if self._outputs else None
+        self._status.update(self.state, self.enabled, self._last, lost, self.settings)
+
     @outlives
     def _on_diagnostics(self) -> None:
+        self._diagnosed = time.monotonic()
+        self._tell_status()
+        own = (self.get_name(), self.get_namespace())
+        self.health.namesakes = self.get_node_names_and_namespaces().count(own) - 1
         self._diagnostics.publish(
             self.health.status_array(
                 self.get_fully_qualified_name(),
@@ -219,9 +232,10 @@ class PoseNode(ManagedModelNode):
             response.message = f'the node is {self.state if self.enabled else "paused"}'
         return response
 
-    @outlives
-    def _on_save(self, request, response):
-        response.success, response.message = saving.save(self._last, self.settings)
+    async def _on_save(self, request, response):
+        answer = await saving.in_background(self._last, self.settings)
+        response.success, response.message = answer
+        self.health.last_save = response.message
         return response
 
     @outlives
@@ -237,12 +251,18 @@ class PoseNode(ManagedModelNode):
         if isinstance(result, Kept):
             self.health.keyframes += 1
             self.health.seconds.update(result.seconds)
+            if self._outputs is not None:
+                self._outputs.show_keyframe(result.keyframe)
         elif isinstance(result, Refused):
             candidate = result.candidate
             self.refuse(candidate.camera, candidate.topic, 'unusable', result.reason)
+            for camera in self._cameras:
+                if camera.name == candidate.camera:
+                    camera.retry()
         elif isinstance(result, Failed):
-            self.health.failures += 1
-            self.health.last_failure = result.error
+            self.health.fail(result.error)
+            if self._outputs is not None:
+                self._outputs.transforms.lose(f'the last estimate failed: {result.error}')
             if self.throttle('failed'):
                 self.get_logger().error(f'the estimate failed: {result.error}')
         elif isinstance(result, Solved) and self.state == 'active':
@@ -250,7 +270,9 @@ class PoseNode(ManagedModelNode):
             self._outputs.publish(result.keyframes, result.estimate, self._seen_ns())
             now = time.monotonic()
             self._last = result
-            self.health.estimates += 1
-            self.health.last_failure = None
+            self.health.succeed(result.reduced)
+            self.watchdog.all_is_well()
             self.health.seconds.update(result.seconds)
             self.health.seconds.update(publish=now - start, total=now - result.received)
+        if isinstance(result, (Failed, Solved)):
+            self._tell_status()

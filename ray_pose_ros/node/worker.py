@@ -4,79 +4,37 @@ The one thread that owns the model: prepares keyframes, solves windows. No ROS i
 Newest wins: candidates wait in a queue no longer than the window, the oldest gives way, and the
 window is solved once for all that came meanwhile. So every keyframe that can still matter is used
 and the thread never falls behind the cameras.
+
+A thread cannot be ended from outside. One that hangs is left alone: `restart` begins another, with
+the same keyframes and no model, and whatever the old one still comes up with is void. Until it
+returns, if it ever does, its model stays in memory.
 """
 
 from __future__ import annotations
 
-import gc
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ray_pose_ros.estimation.keyframes import Keyframe, KeyframeBuffer
+from ray_pose_ros.estimation.keyframes import KeyframeBuffer
+from ray_pose_ros.node.economy import Economy, give_back
+from ray_pose_ros.node.work import (
+    Abandoned,
+    Candidate,
+    Failed,
+    Kept,
+    Refused,
+    Result,
+    Solved,
+    WorkerLost,
+)
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A frame that passed the gate; `make_view` decodes it, on the worker's thread."""
-
-    camera: str
-    topic: str
-    stamp_ns: int
-    frame_id: str
-    make_view: Callable[[], Any]
-    received: float = field(default_factory=time.monotonic)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What the worker hands back; `epoch` tells results from before a reset."""
-
-    epoch: int
-
-
-@dataclass(frozen=True)
-class Kept(Result):
-    """A candidate became a keyframe."""
-
-    keyframe: Keyframe
-    seconds: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Refused(Result):
-    """A candidate turned out to be unusable."""
-
-    candidate: Candidate
-    reason: str
-
-
-@dataclass(frozen=True)
-class Solved(Result):
-    """A window was solved; `seconds` splits the time since its newest image was received."""
-
-    keyframes: tuple[Keyframe, ...]
-    estimate: Any
-    seconds: dict[str, float]
-    received: float
-
-
-@dataclass(frozen=True)
-class Failed(Result):
-    """A window could not be solved; the keyframes stay and the next one tries again."""
-
-    error: str
-
-
-class Abandoned(Exception):  # no error
-    """The answer under way is void: reset, or the worker is to stop."""
+Task = Callable[[Callable[[], bool]], None]  # is given a way to ask whether it still counts
 
 
 class Worker:
@@ -85,16 +43,26 @@ class Worker:
     def __init__(self, deliver: Callable[[Result], None]) -> None:
         self._deliver = deliver
         self._wake = threading.Condition()
-        self._tasks: deque[tuple[Callable[[], None], Future]] = deque()
+        self._tasks: deque[tuple[Task, Future]] = deque()
         self._pending: deque[Candidate] = deque()
-        self._epoch = 0
+        self._running: Future | None = None
+        self._epoch = self._generation = self._released = 0
         self._stopping = False
-        self._estimator = None
+        self._economy: Economy | None = None
         self._buffer = KeyframeBuffer(2)
         self._window_size, self._min_views = 2, 2
+        self._lost: list[threading.Thread] = []
+        self._moved = 0.0
         self.busy_since: float | None = None
+        self.loading = False
         self.device = ''
-        self._thread = threading.Thread(target=self._run, name='ray_pose_worker', daemon=True)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._moved = time.monotonic()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._generation,), name='ray_pose_worker', daemon=True
+        )
         self._thread.start()
 
     @property
@@ -108,6 +76,22 @@ class Worker:
         return self._thread.is_alive()
 
     @property
+    def stopping(self) -> bool:
+        """Whether the thread was told to end."""
+        return self._stopping
+
+    @property
+    def lost(self) -> int:
+        """Threads that were given up and have not ended since."""
+        self._lost = [t for t in self._lost if t.is_alive()]
+        return len(self._lost)
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds without a sign of life from work that is under way; 0 when there is none."""
+        return time.monotonic() - self._moved if self.busy_since is not None else 0.0
+
+    @property
     def waiting(self) -> int:
         """Candidates in the queue."""
         return len(self._pending)
@@ -115,25 +99,34 @@ class Worker:
     def load(self, make_estimator: Callable[[], Any], window_size: int, min_views: int) -> Future:
         """Make the estimator on the worker's thread; the Future carries what that raised."""
 
-        def task():
-            self._buffer.resize(window_size)
-            self._window_size, self._min_views = window_size, min_views
-            if self._estimator is None:
-                self._estimator = make_estimator()
-            self.device = str(getattr(self._estimator, 'device', 'unknown'))
+        def task(counts: Callable[[], bool]) -> None:
+            with self._wake:
+                self._buffer.resize(window_size)
+                self._window_size, self._min_views = window_size, min_views
+                self.loading = self._economy is None
+            if not self.loading:
+                return
+            try:
+                estimator = make_estimator()
+            finally:
+                if counts():
+                    self.loading = False
+            with self._wake:
+                if counts():
+                    self._economy = Economy(estimator)
+                    self.device = str(getattr(estimator, 'device', 'unknown'))
 
         return self._submit(task)
 
     def release(self) -> Future:
-        """Drop the model and give its memory back; keyframes stay."""
+        """Drop the model and give its memory back; keyframes stay, a solve under way ends."""
 
-        def task():
-            self._estimator = None
-            gc.collect()
-            torch = sys.modules.get('torch')
-            if torch is not None and torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        def task(counts: Callable[[], bool]) -> None:
+            self._economy = None
+            give_back()
 
+        with self._wake:
+            self._released += 1
         return self._submit(task)
 
     def offer(self, candidate: Candidate) -> Candidate | None:
@@ -146,12 +139,17 @@ class Worker:
             self._wake.notify()
             return evicted
 
+    def offer_all(self, candidates: list[Candidate]) -> int:
+        """Queue candidates that belong together; returns how many older ones had to give way."""
+        with self._wake:  # not released in between: they are taken as one batch
+            return sum(self.offer(c) is not None for c in candidates)
+
     def reset(self) -> None:
         """Forget all keyframes and candidates; a result under way is void."""
         with self._wake:
             self._epoch += 1
             self._pending.clear()
-        self._submit(self._buffer.clear)
+            self._buffer.clear()
 
     def drop_pending(self) -> int:
         """Forget the candidates only; returns how many there were."""
@@ -160,72 +158,104 @@ class Worker:
             self._pending.clear()
             return count
 
+    def restart(self) -> None:
+        """Give the thread up, dead or alive, and begin another; its model has to be loaded."""
+        with self._wake:
+            self._generation += 1
+            self._lost.append(self._thread)
+            futures = [future for _, future in self._tasks]
+            if self._running is not None:
+                futures.append(self._running)
+            self._tasks.clear()
+            self._economy, self._running, self.busy_since = None, None, None
+            self.loading = False
+        for future in futures:
+            if not future.done():
+                future.set_exception(WorkerLost('the worker thread was given up'))
+        self._begin()
+
     def stop(self, timeout: float) -> bool:
         """End the thread after the step it is at; False when that takes longer than `timeout`."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
         self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return not self._thread.is_alive() and not self.lost
 
     # -- on the worker's thread -----------------------------------------------------------------
 
-    def _submit(self, task: Callable[[], None]) -> Future:
+    def _submit(self, task: Task) -> Future:
         future: Future = Future()
         with self._wake:
             self._tasks.append((task, future))
             self._wake.notify()
         return future
 
-    def _run(self) -> None:
+    def _run(self, generation: int) -> None:
         while True:
             with self._wake:
-                while not (self._stopping or self._tasks or (self._pending and self._estimator)):
+                while self._generation == generation and not self._has_work():
                     self._wake.wait()
-                if self._stopping:
+                if self._generation != generation or self._stopping:
                     return
-                task = self._tasks.popleft() if self._tasks else None
+                task, self._running = self._tasks.popleft() if self._tasks else (None, None)
                 batch = [] if task else list(self._pending)
                 if not task:
                     self._pending.clear()
-                epoch = self._epoch
-            self.busy_since = time.monotonic()
+                turn = generation, self._epoch, self._released
+                economy, future = self._economy, self._running
+                self.busy_since = self._moved = time.monotonic()
             if task:
-                self._do(*task)
+                self._do(task, future, generation)
             else:
-                self._advance(batch, epoch)
-            self.busy_since = None
+                self._advance(economy, batch, turn)
+            del economy  # what is released meanwhile must not be held on to here
+            with self._wake:
+                if self._generation == generation:
+                    self.busy_since = self._running = None
 
-    @staticmethod
-    def _do(task: Callable[[], None], future: Future) -> None:
+    def _has_work(self) -> bool:
+        return self._stopping or bool(self._tasks) or bool(self._pending and self._economy)
+
+    def _do(self, task: Task, future: Future, generation: int) -> None:
         if not future.set_running_or_notify_cancel():
             return
+        error = None
         try:
-            future.set_result(task())
-        except BaseException as error:  # the caller decides what it means
-            future.set_exception(error)
+            task(lambda: self._generation == generation)
+        except BaseException as raised:  # the caller decides what it means
+            error = raised
+        with self._wake:
+            if self._generation != generation:
+                return  # restart() has answered
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
 
-    def _void(self, epoch: int) -> bool:
-        return self._stopping or epoch != self._epoch
+    def _void(self, turn: tuple) -> bool:
+        return self._stopping or turn != (self._generation, self._epoch, self._released)
 
-    def _check(self, epoch: int) -> None:
+    def _check(self, turn: tuple) -> None:
         """Between two steps of the network: leave when nobody waits for the answer any more."""
-        if self._void(epoch):
+        if self._void(turn):
             raise Abandoned
+        self._moved = time.monotonic()
 
-    def _advance(self, batch: list[Candidate], epoch: int) -> None:
+    def _advance(self, economy: Economy, batch: list[Candidate], turn: tuple) -> None:
         """Prepare the new keyframes, each once, then solve the window, once."""
+        epoch = turn[1]
         newest, seconds = None, {}
         for candidate in batch:
-            if self._void(epoch):
+            if self._void(turn):
                 return
-            start = time.monotonic()
+            self._moved = start = time.monotonic()
             try:
                 view = candidate.make_view()
                 decoded = time.monotonic()
-                prepared = self._estimator.prepare(view)
+                prepared = economy.prepare(view)
             except Exception as error:  # any input may be bad; say so, go on
-                self._deliver(Refused(epoch, candidate, _words(error)))
+                self._hand_over(Refused(epoch, candidate, _words(error)), turn)
                 continue
             done = time.monotonic()
             seconds = {
@@ -233,30 +263,41 @@ class Worker:
                 'decode': decoded - start,
                 'features': done - decoded,
             }
-            keyframe = self._buffer.add(
-                candidate.camera, candidate.stamp_ns, candidate.frame_id, prepared, view
-            )
+            with self._wake:
+                if self._void(turn):
+                    return
+                keyframe = self._buffer.add(
+                    candidate.camera, candidate.stamp_ns, candidate.frame_id, prepared, view
+                )
             newest = candidate
-            self._deliver(Kept(epoch, keyframe, seconds))
-        window = self._buffer.window()
-        if newest is None or len(window) < self._min_views or self._void(epoch):
+            self._hand_over(Kept(epoch, keyframe, seconds), turn)
+        with self._wake:
+            window = self._buffer.window()
+        if newest is None or len(window) < self._min_views or self._void(turn):
             return
-        start = time.monotonic()
+        self._moved = start = time.monotonic()
         try:
-            estimate = self._estimator.solve(
-                [k.prepared for k in window], progress=lambda *_: self._check(epoch)
+            estimate, count = economy.solve(
+                [k.prepared for k in window], progress=lambda *_: self._check(turn)
             )
             if not (np.isfinite(estimate.R).all() and np.isfinite(estimate.t).all()):
                 raise FloatingPointError('the solution is not finite')
         except Abandoned:
             return
         except Exception as error:  # the node must outlive a failed inference
-            self._deliver(Failed(epoch, _words(error)))
+            self._hand_over(Failed(epoch, _words(error)), turn)
             return
         seconds['solve'] = time.monotonic() - start
         # its 'features' are those of the whole window, most of them computed long ago
         seconds.update({k: v for k, v in estimate.timings.items() if k != 'features'})
-        self._deliver(Solved(epoch, window, estimate, seconds, newest.received))
+        window = window[len(window) - count :]
+        result = Solved(epoch, window, estimate, seconds, newest.received, economy.words)
+        self._hand_over(result, turn)
+
+    def _hand_over(self, result: Result, turn: tuple) -> None:
+        """Deliver what a thread found out that has not been given up since."""
+        if turn[0] == self._generation:
+            self._deliver(result)
 
 
 def _words(error: BaseException) -> str:

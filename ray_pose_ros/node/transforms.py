@@ -1,0 +1,144 @@
+"""What goes to /tf: keyframes, object, the cameras of a rig; and what must not."""
+
+from __future__ import annotations
+
+import math
+
+from geometry_msgs.msg import Pose, TransformStamped
+from tf2_msgs.msg import TFMessage
+
+from ray_pose_ros.node.conversions import (
+    camera_from_pose,
+    pose_from_camera,
+    time_message,
+    transform_from_pose,
+)
+from ray_pose_ros.node.frame_tree import FrameTree
+from ray_pose_ros.node.rig_settings import leading_camera, rig_names
+
+
+class Transforms:
+    """
+    The transforms of the last estimate, repeated for newer images until it is lost.
+
+    - `reference_frame` to every keyframe of the window and to `object_frame`;
+    - in a rig, the leading camera's own frame to those of the other cameras;
+    - with `invert_tf`, the leading camera's own frame to `reference_frame`.
+
+    One whose child has a parent elsewhere, or that would close a circle, is left out and said.
+    """
+
+    def __init__(self, node, settings) -> None:
+        self._node, self._settings = node, settings
+        self._publisher = node.create_publisher(TFMessage, '/tf', 100)
+        self.tree = FrameTree()
+        self.lost: str | None = None
+        self._fixed: list[TransformStamped] = []  # these hold for every newer image too
+        self._stamp_ns = 0  # of what was sent last
+        self._inverted_ns = 0
+
+    def apply_settings(self, settings) -> None:
+        """Take over parameters that may change at any time."""
+        self._settings = settings
+
+    def clear(self) -> None:
+        """Publish nothing until the next estimate."""
+        self._fixed, self._stamp_ns, self._inverted_ns, self.lost = [], 0, 0, None
+
+    def rewind(self) -> None:
+        """Allow earlier stamps again, after time went back."""
+        self._stamp_ns = self._inverted_ns = 0
+
+    def lose(self, why: str) -> None:
+        """Publish nothing until an estimate can be trusted again."""
+        self.lost, self._fixed = why, []
+
+    def publish(self, keyframes, poses: list[Pose], rotation_sigma: float, stamp_ns: int) -> None:
+        """
+        Publish a window: its keyframes, their poses in `reference_frame`, the newest one's spread.
+
+        `stamp_ns` is the newest image that was seen, from which on the transforms hold: they must
+        not be older than those of the estimate before, which were repeated up to there.
+        """
+        settings = self._settings
+        limit = settings.lost_rotation_sigma
+        if 0 < limit < rotation_sigma:
+            self.lose(
+                f'the rotation of the newest keyframe is uncertain by '
+                f'{math.degrees(rotation_sigma):.0f} degrees, expected at most '
+                f'{math.degrees(limit):.0f} (parameter lost_rotation_sigma)'
+            )
+            return
+        self.lost = None
+        reference = settings.reference_frame
+        self._fixed = [
+            _transform(reference, k.name, p) for k, p in zip(keyframes, poses, strict=True)
+        ]
+        self._fixed.append(_transform(reference, settings.object_frame, Pose()))
+        self._fixed += self._rig(keyframes, poses)
+        self.repeat(max(stamp_ns, self._stamp_ns + 1), self._inverted(keyframes, poses))
+
+    def repeat(self, stamp_ns: int, more: list[TransformStamped] | None = None) -> None:
+        """Publish the transforms of the last estimate for a newer image's time."""
+        if not self._fixed or not self._settings.publish_tf or stamp_ns <= self._stamp_ns:
+            return
+        self._stamp_ns = stamp_ns
+        stamp = time_message(stamp_ns)
+        for transform in self._fixed:
+            transform.header.stamp = stamp
+        allowed = [t for t in [*self._fixed, *(more or [])] if self._may(t)]
+        self.tree.claim([(t.header.frame_id, t.child_frame_id) for t in allowed])
+        self._publisher.publish(TFMessage(transforms=allowed))
+
+    def _may(self, transform: TransformStamped) -> bool:
+        objection = self.tree.objection(transform.header.frame_id, transform.child_frame_id)
+        if objection:
+            self._node.refuse('', '/tf', 'tf_conflict', f'not published: {objection}')
+        return objection is None
+
+    def _rig(self, keyframes, poses) -> list[TransformStamped]:
+        """From the leading camera to the others, of its newest set in the window."""
+        names = rig_names(self._settings)
+        leader, at = _newest_of(names[:1], keyframes, poses)
+        if leader is None or not self.tree.has_listened:
+            return []
+        R, t = camera_from_pose(at)
+        slop, out = round(self._settings.sync_slop * 1e9), {}
+        for keyframe, pose in zip(keyframes, poses, strict=True):
+            if keyframe.camera not in names[1:] or keyframe.frame_id in ('', leader.frame_id):
+                continue  # there are drivers that call all cameras the same
+            if abs(keyframe.stamp_ns - leader.stamp_ns) <= slop:
+                Ro, to = camera_from_pose(pose)
+                relative = pose_from_camera(Ro @ R.T, to - Ro @ R.T @ t)
+                out[keyframe.camera] = _transform(leader.frame_id, keyframe.frame_id, relative)
+        return list(out.values())
+
+    def _inverted(self, keyframes, poses) -> list[TransformStamped]:
+        """From the leading camera to the reference frame, once for each of its keyframes."""
+        settings = self._settings
+        leader, at = _newest_of([leading_camera(settings)], keyframes, poses)
+        if not settings.invert_tf or leader is None or not self.tree.has_listened:
+            return []
+        if leader.stamp_ns <= self._inverted_ns:
+            return []
+        self._inverted_ns = leader.stamp_ns
+        R, t = camera_from_pose(at)
+        # the pose of the reference frame in the camera's, where x_camera = R x_reference + t
+        inverse = pose_from_camera(R.T, -R.T @ t)
+        transform = _transform(leader.frame_id, settings.reference_frame, inverse)
+        transform.header.stamp = time_message(leader.stamp_ns)
+        return [transform]
+
+
+def _newest_of(cameras: list[str], keyframes, poses):
+    """Return the newest keyframe of some cameras that names its frame, and its pose, or Nones."""
+    own = [(k, p) for k, p in zip(keyframes, poses, strict=True) if k.camera in cameras]
+    own = [(k, p) for k, p in own if k.frame_id]
+    return max(own, key=lambda pair: pair[0].stamp_ns, default=(None, None))
+
+
+def _transform(parent: str, child: str, pose: Pose) -> TransformStamped:
+    transform = TransformStamped()
+    transform.header.frame_id, transform.child_frame_id = parent, child
+    transform.transform = transform_from_pose(pose)
+    return transform

@@ -1,0 +1,75 @@
+"""What goes into the worker and what comes out of it. No ROS import."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray_pose_ros.estimation.keyframes import Keyframe
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A frame that passed the gate; `make_view` decodes it, on the worker's thread."""
+
+    camera: str
+    topic: str
+    stamp_ns: int
+    frame_id: str
+    make_view: Callable[[], Any]
+    received: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the worker hands back; `epoch` tells results from before a reset."""
+
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Kept(Result):
+    """A candidate became a keyframe."""
+
+    keyframe: Keyframe
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Refused(Result):
+    """A candidate turned out to be unusable."""
+
+    candidate: Candidate
+    reason: str
+
+
+@dataclass(frozen=True)
+class Solved(Result):
+    """
+    A window was solved; `seconds` splits the time since its newest image was received.
+
+    `reduced` says what was left out where memory did not suffice for all, '' otherwise.
+    """
+
+    keyframes: tuple[Keyframe, ...]
+    estimate: Any
+    seconds: dict[str, float]
+    received: float
+    reduced: str = ''
+
+
+@dataclass(frozen=True)
+class Failed(Result):
+    """A window could not be solved; the keyframes stay and the next one tries again."""
+
+    error: str
+
+
+class Abandoned(Exception):  # no error
+    """The answer under way is void: reset, deactivated, replaced, or the worker is to stop."""
+
+
+class WorkerLost(RuntimeError):
+    """The worker's thread was given up while somebody waited for it."""
