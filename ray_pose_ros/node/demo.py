@@ -133,6 +133,7 @@ def parameters(args: argparse.Namespace) -> tuple[dict, dict]:
         camera |= {'source': 'bag', 'path': str(Path(args.bag).resolve())}
         camera['bag_topic'] = args.bag_topic
     node: dict = {'window_size': max(8, args.views), 'device': args.device}
+    node['lost_rotation_sigma'] = 0.0  # show what the model gives, however uncertain it is
     if args.bag:
         node['window_size'] = args.views
     if args.checkpoint:

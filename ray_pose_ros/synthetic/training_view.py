@@ -83,7 +83,8 @@ def training_view(
 
     camera: pinhole CameraModel of the whole image; the crop is square, scale times the longer
     side of the object's box, moved by up to shift of it. A share `loose` has looser crops or the
-    image's centred square (2 or more: always the square). Pixels of the crop outside the image are black, as in real use.
+    image's centred square (2 or more: always the square). Pixels of the crop outside the image
+    are black, as in real use.
     augment: strength of the disturbances, 0 for none. Deterministic for a state of rng.
     """
     K = np.asarray(camera.matrix, dtype=float)
