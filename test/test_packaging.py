@@ -19,15 +19,37 @@ PACKAGE = ROOT / 'ray_pose_ros'
 FLOORS = {
     'geometry': set(),
     'model': {'geometry'},
-    'estimation': {'geometry', 'model'},
-    'node': {'geometry', 'model', 'estimation', 'synthetic'},
+    'matching': {'geometry'},
+    'estimation': {'geometry', 'model', 'matching'},
+    'refinement': {'geometry', 'matching', 'estimation'},
+    'node': {'geometry', 'model', 'matching', 'estimation', 'refinement', 'synthetic'},
     'synthetic': {'geometry'},
     'training': {'geometry', 'model', 'estimation', 'synthetic'},
-    'evaluation': {'geometry', 'model', 'estimation', 'synthetic'},
-    'cli': {'geometry', 'model', 'estimation', 'synthetic', 'training', 'evaluation'},
+    'evaluation': {
+        'geometry',
+        'model',
+        'matching',
+        'estimation',
+        'refinement',
+        'synthetic',
+        'node',
+    },  # fmt: skip
+    'cli': {
+        'geometry',
+        'model',
+        'estimation',
+        'refinement',
+        'synthetic',
+        'training',
+        'evaluation',
+    },  # fmt: skip
 }
-# Files outside node/ that may import ROS: the synthetic camera is a node itself.
-ROS_OUTSIDE_NODE = {PACKAGE / 'synthetic' / 'camera_publisher.py'}
+# Files outside node/ that may import ROS: the synthetic camera and the benchmarks' programs are
+# nodes themselves.
+ROS_OUTSIDE_NODE = {
+    PACKAGE / 'synthetic' / 'camera_publisher.py',
+    *(PACKAGE / 'evaluation' / 'benchmarks').glob('ros_*.py'),
+}
 ROS_MODULE = re.compile(
     r'(rclpy|rcl_interfaces|builtin_interfaces|\w+_msgs|std_srvs|cv_bridge|tf2_\w+|rosidl_\w+'
     r'|launch|launch_ros|launch_testing\w*|message_filters|tf_transformations'

@@ -77,8 +77,11 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     return parser
 
 
-def run(args: argparse.Namespace) -> int:
-    """Do it. Bad input raises ValueError before the model is loaded."""
+def run(args: argparse.Namespace, follow=None) -> int:
+    """Do it. Bad input raises ValueError before the model is loaded.
+
+    follow: called with the estimate and the views, returns the estimate to write.
+    """
     from ray_pose_ros.estimation import images, inputs
 
     paths = images.find_images(args.images)
@@ -104,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
         crop_params=args.crop_params,
     )
     estimate = _solve(estimator, loaded.views)
+    if follow is not None:
+        estimate = follow(estimate, loaded.views)
     args.out.mkdir(parents=True, exist_ok=True)
     errors = results.compare(estimate, loaded.truth, loaded.scene_centres)
     print(results.table(estimate, errors))

@@ -1,0 +1,158 @@
+"""The ray model with feature matches after it, and what the matching is worth by itself.
+
+`refined` is the model and then `refinement.refine`. `oracle-refined` has, in place of the model,
+the true cameras turned about the object at random; `vague-refined` knows nothing but that all
+cameras look at the object. The two tell what the matching adds from what the model lacks.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.geometry.gauge import axes_intersection
+
+from .methods import Answer, ModelMethod, answer_of, read_options
+from .methods import create_method as _create_method
+
+NAMES = ('refined', 'oracle-refined', 'vague-refined', 'oracle')
+NOISE_DEG = 15.0  # rms angle by which each camera of the oracle is turned about the object
+_NOTHING = 9.0  # rad: so uncertain that it says nothing
+
+
+class RefinedMethod:
+    """Estimates of `prior`, refined; features are cached per view.
+
+    Args:
+        prior: with `begin(sequence)` and `estimate(indices, rng) -> (Estimate, seconds)`.
+        matcher: see `refinement.default_matchers`.
+        deadline: see `refinement.refine`.
+    """
+
+    name = 'refined'
+
+    def __init__(self, prior, matcher: str | None = None, deadline: float | None = None):
+        from ray_pose_ros.refinement.refine import default_matchers
+
+        self.prior, self.deadline = prior, deadline
+        self.matchers = default_matchers(matcher)
+
+    def begin(self, sequence) -> None:
+        from ray_pose_ros.refinement.refine import keyframe
+
+        self.prior.begin(sequence)
+        self._keyframes = [keyframe(view) for view in sequence.views]
+        self._known: dict = {}
+
+    def solve(self, indices: np.ndarray, rng: np.random.Generator) -> Answer:
+        from ray_pose_ros.refinement.refine import refine
+
+        estimate, seconds = self.prior.estimate(indices, rng)
+        keyframes = [self._keyframes[int(i)] for i in indices]
+        # as from nothing: features cached from another subset are counted again
+        cached = sum(k.seconds for k in keyframes)
+        begin = time.perf_counter()
+        refined = refine(estimate, keyframes, self.matchers, self.deadline)
+        seconds += time.perf_counter() - begin + cached
+        return replace(answer_of(refined), seconds=seconds)
+
+
+class _Model(ModelMethod):
+    def estimate(self, indices, rng):
+        found = self.estimator.solve(self.prepare(indices))
+        return found, float(sum(found.timings.values()))
+
+
+class TruePrior:
+    """True cameras in the published world, each turned about the object by `degrees` rms.
+
+    Distances to the object and where it is in the image stay true. With degrees None all
+    cameras are the same instead, looking at the object from distance 1, and nothing is sure.
+    """
+
+    def __init__(self, degrees: float | None = NOISE_DEG):
+        self.degrees = degrees
+
+    def begin(self, sequence) -> None:
+        self._sequence = sequence
+        R, t = (
+            torch.from_numpy(np.asarray(x, dtype=np.float64)) for x in (sequence.R, sequence.t)
+        )
+        crops = [view.crop() for view in sequence.views]
+        self._crops = crops
+        self._looking = torch.stack(
+            [
+                view.camera.unproject(torch.tensor(crop.centre, dtype=torch.float64))
+                for view, crop in zip(sequence.views, crops, strict=True)
+            ]
+        )
+        self._object = axes_intersection(R, t, self._looking)
+
+    def estimate(self, indices, rng) -> tuple[Estimate, float]:
+        s, n = self._sequence, len(indices)
+        views = [s.views[int(i)] for i in indices]
+        if self.degrees is None:
+            looking = self._looking[indices].numpy()
+            R, t, sigma = np.tile(np.eye(3), (n, 1, 1)), looking, _NOTHING
+        else:
+            R = s.R[indices]
+            t = s.t[indices] + R @ self._object.numpy()  # of the object, in the camera's frame
+            sigma = np.radians(self.degrees)
+            R = R @ _turns(rng.normal(size=(n, 3)) * sigma / 3**0.5)
+            R, t = R @ R[0].T, t / np.linalg.norm(t[0])
+        estimate = Estimate(
+            R=R,
+            t=t,
+            cameras=tuple(view.camera for view in views),
+            intrinsics_source=('given',) * n,
+            names=tuple(view.name for view in views),
+            stamps=(None,) * n,
+            crops=tuple(self._crops[int(i)] for i in indices),
+            rotation_sigma=np.full(n, sigma),
+            centre_sigma=np.linalg.norm(t, axis=1) * sigma,
+            agreement=1.0,
+            modes=1,
+            rays=np.zeros((n, 6, 1, 1), dtype=np.float32),
+        )
+        return estimate, 0.0
+
+
+class OracleMethod:
+    """The oracle prior by itself, unrefined."""
+
+    name = 'oracle'
+
+    def __init__(self):
+        self._prior = TruePrior()
+
+    def begin(self, sequence) -> None:
+        self._prior.begin(sequence)
+
+    def solve(self, indices, rng) -> Answer:
+        return answer_of(self._prior.estimate(indices, rng)[0])
+
+
+def create(name: str, options: dict):
+    """A method of NAMES; options: matcher, deadline, and for 'refined' those of 'model'."""
+    if name == 'oracle':
+        read_options(name, options, {})
+        return OracleMethod()
+    own = {key: options[key] for key in ('matcher', 'deadline') if key in options}
+    rest = {key: value for key, value in options.items() if key not in own}
+    given = read_options(name, own, {'matcher': str, 'deadline': float})
+    if name == 'refined':
+        prior = _Model(_create_method('model', rest).estimator)
+    else:
+        read_options(name, rest, {})
+        prior = TruePrior(NOISE_DEG if name == 'oracle-refined' else None)
+    return RefinedMethod(prior, **given)
+
+
+def _turns(vectors: np.ndarray) -> np.ndarray:
+    from ray_pose_ros.geometry.rotations import rotation_from_vector
+
+    return rotation_from_vector(torch.from_numpy(vectors)).numpy()

@@ -1,0 +1,1 @@
+"""Feature matches make the ray model's cameras exact where views overlap; see `refine`."""

@@ -1,0 +1,113 @@
+"""How far to trust each refined camera: the joint covariance, and who is joined to whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .averaging import Pairs
+from .hypotheses import Hypothesis
+from .prior import Prior
+
+SURE = np.radians(5.0)  # rad: a camera joined to the first and less uncertain is sure
+# Chance that a link of belief x, nats, is a look-alike: logistic, from what photographs showed.
+_HALF, _SLOPE = 3.0, 0.6
+_LOST = np.radians(70.0)  # rad, rms: how far off a camera is whose matches are all wrong
+_INFLATION = 2.0  # of the covariance's deviations: lenses and matches have errors in common
+_ROTATION_FLOOR, _CENTRE_FLOOR = np.radians(0.2), 0.003
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """Refined cameras in the published world; fields as in RefinedEstimate."""
+
+    R: np.ndarray
+    t: np.ndarray
+    rotation_sigma: np.ndarray
+    centre_sigma: np.ndarray
+    sure: np.ndarray
+    matches: np.ndarray
+    pairs: np.ndarray
+
+    @classmethod
+    def of_prior(cls, prior: Prior) -> Certainty:
+        """Nothing was learned from matches."""
+        n = len(prior.R)
+        return cls(
+            prior.R,
+            -np.einsum('nij,nj->ni', prior.R, prior.centres),
+            prior.rotation_sigma,
+            prior.centre_sigma,
+            np.zeros(n, dtype=bool),
+            np.zeros(n, dtype=int),
+            np.zeros((0, 2), dtype=int),
+        )
+
+
+def certainty(
+    R: np.ndarray, t: np.ndarray, information: np.ndarray, problem, pairs: Pairs
+) -> Certainty:
+    """Move adjusted cameras to the published world and say how far off they may be.
+
+    information (6N, 6N) is `adjust`'s. Spread and doubt are added: the spread is the joint
+    covariance relative to the first camera; the doubt, the chance that the links to it are
+    look-alikes, in which case the camera may be anywhere.
+    """
+    n = len(R)
+    scale = np.linalg.norm(t[0])
+    covariance = np.linalg.inv(information).reshape(n, 6, n, 6)
+    rotation, centre = np.zeros(n), np.zeros(n)
+    for i in range(n):
+        # relative to the first camera: w_i - R_i R_0^T w_0, both in camera i's frame
+        J = np.zeros((3, n, 6))
+        J[:, i, :3] += np.eye(3)
+        J[:, 0, :3] -= R[i] @ R[0].T
+        rotation[i] = np.sqrt(max(np.einsum('aib,ibjc,ajc->', J, covariance, J), 0))
+        centre[i] = np.sqrt(max(np.trace(covariance[i, 3:, i, 3:]), 0)) / scale
+    links = strengths(problem.chosen, n)
+    wrong = 1 / (1 + np.exp(np.clip(_SLOPE * (links - _HALF), -30, 30)))
+    prior = problem.prior
+    # nobody is lost further than the prior lets it be
+    lost = np.minimum(_LOST * np.sqrt(wrong), prior.rotation_sigma * 2**0.5)
+    rotation = np.sqrt((_INFLATION * rotation) ** 2 + lost**2 + _ROTATION_FLOOR**2)
+    distance = np.linalg.norm(t, axis=1) / scale
+    centre = np.sqrt((_INFLATION * centre) ** 2 + (lost * distance) ** 2)
+    # the first camera's orientation is the world's: its own share is in all the others
+    rotation[0] = max(rotation[1:].min(), _ROTATION_FLOOR)
+    matches = np.zeros(n, dtype=int)
+    for (i, j), h in problem.chosen.items():
+        matches[[i, j]] += int(h.inliers.sum())
+    turned = R @ R[0].T
+    return Certainty(
+        turned,
+        t / scale,
+        rotation,
+        np.hypot(centre, _CENTRE_FLOOR),
+        (links > 0) & (rotation < SURE),
+        matches,
+        np.array(sorted(problem.chosen), dtype=int).reshape(-1, 2),
+    )
+
+
+def strengths(chosen: dict[tuple[int, int], Hypothesis], n: int) -> np.ndarray:
+    """Nats (N,) of the weakest link on the strongest way to camera 0; for 0, its best link.
+
+    A pair that two others confirm round a triangle is worth what they are, too.
+    """
+    link = np.full((n, n), -np.inf)
+    for (i, j), h in chosen.items():
+        link[i, j] = link[j, i] = h.belief
+    direct = link.copy()
+    for i, j in chosen:
+        for k in range(n):
+            through = min(direct[i, k], direct[j, k])
+            if k not in (i, j) and through > 0:
+                link[i, j] += through
+                link[j, i] = link[i, j]
+    best = link[0].copy()
+    best[0] = np.inf
+    for _ in range(n):
+        best = np.maximum(best, np.minimum(best[:, None], link).max(0))
+    best[0] = link[0].max()
+    return best

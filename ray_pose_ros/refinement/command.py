@@ -1,0 +1,60 @@
+"""`ray-pose estimate`, with `--refine`: the estimator's command and what follows it."""
+
+import argparse
+import sys
+
+from ray_pose_ros.estimation import command
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    """Declare the arguments; imports nothing heavy."""
+    parser = command.add_parser(subparsers)
+    parser.add_argument(
+        '--refine',
+        action='store_true',
+        help='make the answer exact by feature matches where views overlap',
+    )
+    parser.add_argument(
+        '--matcher',
+        metavar='NAME',
+        help='with --refine: sift, xfeat, lighterglue, disk or aliked; default: lighterglue where '
+        'it is installed, else sift (which always takes part)',
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it. Bad input raises ValueError before the model is loaded."""
+    if not args.refine:
+        if args.matcher:
+            raise ValueError(f'--matcher is {args.matcher!r} without --refine')
+        return command.run(args)
+    from ray_pose_ros.matching import MatcherUnavailable
+
+    from .refine import default_matchers, keyframe, refine
+
+    try:
+        matchers = default_matchers(args.matcher)
+    except MatcherUnavailable as error:
+        raise ValueError(str(error)) from error
+
+    def follow(estimate, views):
+        from tqdm import tqdm
+
+        show = {'disable': None, 'leave': False, 'file': sys.stderr}
+        pairs = len(views) * (len(views) - 1) // 2
+        with tqdm(desc='match', unit='pair', total=pairs, **show) as bar:
+            refined = refine(
+                estimate,
+                [keyframe(view) for view in views],
+                matchers,
+                progress=lambda done, total: bar.update(done - bar.n),
+            )
+        names = ', '.join(matcher.name for matcher in matchers)
+        print(
+            f'refined with {names}: {len(refined.pairs)} of {pairs} pairs joined, '
+            f'{int(refined.sure.sum())} of {len(views)} views sure'
+        )
+        return refined
+
+    return command.run(args, follow)

@@ -1,0 +1,157 @@
+"""What the matches of two views can mean: several relative poses, each with its belief.
+
+Hypotheses come from RANSAC on all matches, on what is left when the first answer's inliers are
+gone (a look-alike side may have more matches than the right one), and on those matches that can
+be true under each of the prior's modes. All are refined and judged alike: by the matches that
+agree, less what agrees by chance, by the prior, and by both cameras looking at the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .essential import essential_poses
+from .prior import Prior
+from .so3 import angle_between
+from .two_view import RayMatches, depths, epipolar_errors, object_misfit, refine_pose, support
+
+THRESHOLD = 2.5  # standard deviations of a ray within which a match is an inlier
+EVIDENCE = 0.35  # nats that the first inliers are worth: matches are not independent
+SATURATION = 2.5  # nats, from where on more inliers add less and less
+OBJECT_ANGLE, OBJECT_RATIO = np.radians(7.0), 0.3  # how well cameras point at the object
+_SAME = np.radians(6.0)
+_MODES = 4  # at most so many different modes of the prior start a search
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One meaning of a pair's matches.
+
+    Attributes:
+        R, t: x_j = R x_i + t, |t| = 1.
+        sigma: rad, rms angle by which R may be off, if it is not altogether wrong.
+        support: soft number of inliers. chance: what wrong poses reach with such matches.
+        inliers: (K,) bool.
+        evidence: log of how much more likely than chance the matches are, nats.
+        misfit: how badly both cameras look at the object, nats.
+        belief: evidence less misfit, with the prior, nats.
+    """
+
+    R: np.ndarray
+    t: np.ndarray
+    sigma: float
+    support: float
+    inliers: np.ndarray
+    evidence: float
+    misfit: float
+    belief: float
+
+
+def hypotheses(
+    matches: RayMatches,
+    prior: Prior,
+    i: int,
+    j: int,
+    solve: Callable = essential_poses,
+    count: int = 3,
+) -> list[Hypothesis]:
+    """At most `count` different hypotheses for views i and j, the most believed first."""
+    threshold = THRESHOLD
+    modes = _modes(prior.pair_rotations(i, j))
+    starts: list = []
+    if len(matches) >= 6:
+        first = solve(matches, threshold)
+        starts += first
+        for R, t in first:
+            _, inliers = support(R, t, matches, threshold)
+            rest = matches.take(~inliers)
+            if len(rest) >= 12:
+                starts += solve(rest, threshold)
+        spread = prior.pair_sigma(i, j)
+        if spread < np.radians(60):
+            for R in modes:
+                possible = _possible(matches, R, prior, i, j, spread)
+                if 6 <= possible.sum() < 0.9 * len(matches):
+                    starts += solve(matches.take(possible), threshold)
+    if len(matches) >= 3:
+        starts += [(R, looking_translation(R, matches)) for R in modes]
+    found = []
+    for R, t in starts:
+        found.append(judge(*refine_pose(R, t, matches, threshold), matches, prior, i, j))
+    found.sort(key=lambda h: -h.belief)
+    kept: list[Hypothesis] = []
+    for h in found:
+        if all(angle_between(h.R, other.R) > _SAME for other in kept):
+            kept.append(h)
+    return kept[:count]
+
+
+def judge(
+    R: np.ndarray,
+    t: np.ndarray,
+    covariance: np.ndarray,
+    matches: RayMatches,
+    prior: Prior,
+    i: int,
+    j: int,
+) -> Hypothesis:
+    """A relative pose as hypothesis."""
+    score, inliers = support(R, t, matches, THRESHOLD)
+    chance = chance_support(len(matches))
+    evidence = EVIDENCE * (float(score) - chance)
+    if evidence > 0:  # a look-alike side may have a hundred matches, too
+        evidence = SATURATION * np.log1p(evidence / SATURATION)
+    belief = evidence + float(prior.log_ratio(i, j, R))
+    misfit = float(object_misfit(R, t, matches, OBJECT_ANGLE, OBJECT_RATIO))
+    belief -= misfit
+    sigma = float(np.sqrt(np.trace(covariance)))
+    return Hypothesis(R, t, sigma, float(score), inliers, evidence, misfit, belief)
+
+
+def near(R: np.ndarray, t: np.ndarray, matches: RayMatches) -> np.ndarray:
+    """(K,) bool: matches that are inliers of the pose or might become some."""
+    return support(R, t, matches, 1.5 * THRESHOLD)[1]
+
+
+def chance_support(count: int) -> float:
+    """Support that the best of many wrong poses finds among `count` unrelated matches.
+
+    Five matches fit exactly; of the others a few in a hundred lie near their epipolar lines.
+    """
+    return 4.0 + 0.05 * count
+
+
+def looking_translation(R: np.ndarray, matches: RayMatches) -> np.ndarray:
+    """t (3,), |t| = 1, of two cameras that look at one point from the same distance."""
+    t = matches.centre_b - R @ matches.centre_a
+    length = np.linalg.norm(t)
+    return t / length if length > 1e-6 else np.array([1.0, 0.0, 0.0])
+
+
+def _modes(rotations: np.ndarray) -> list[np.ndarray]:
+    """The first rotation and those of the others that differ from all before."""
+    kept = [rotations[0]]
+    for R in rotations[1:]:
+        if len(kept) < _MODES and all(angle_between(R, x) > np.radians(25) for x in kept):
+            kept.append(R)
+    return kept
+
+
+def _possible(
+    matches: RayMatches, R: np.ndarray, prior: Prior, i: int, j: int, spread: float
+) -> np.ndarray:
+    """(K,) bool: rays that nearly meet, not far behind, if the prior is about right."""
+    t = prior.R[j] @ (prior.centres[i] - prior.centres[j])
+    if angle_between(R, prior.pair_rotations(i, j)[0]) > 1e-6 or np.linalg.norm(t) < 1e-6:
+        t = looking_translation(R, matches)
+    t = t / np.linalg.norm(t)
+    band = max(1.0 * spread, np.radians(3.0))
+    errors = np.abs(epipolar_errors(R, t, matches.a, matches.b))
+    first, second = depths(R, t, matches.a, matches.b)
+    # turning the camera turns far rays apart: behind is behind only beyond the uncertainty
+    meeting = np.arccos(np.clip(((matches.a @ R.T) * matches.b).sum(-1), -1, 1))
+    ahead = ((first > 0) & (second > 0)) | (meeting < band)
+    return (errors < band) & ahead

@@ -1,0 +1,80 @@
+"""Features of a view, found once, in each of the four ways that the image can be turned.
+
+Learned features know one way up only: of two photographs rolled against each other one is turned
+by right angles first. Points are always those of the photograph as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+
+from ray_pose_ros.matching import Features, Matcher
+
+# Pixels, one standard deviation of the epipolar error of a good match, at the matcher's own size.
+PIXEL_SIGMA = {'sift': 0.5, 'xfeat': 1.1, 'lighterglue': 1.1, 'disk': 0.8, 'aliked': 0.7}
+_WORKING_SIDE = 1024
+# Matchers that do not mind how an image is turned.
+TURNING = {'sift'}
+
+
+class Keyframe:
+    """A photograph and its features by matcher and turn, each found when first asked for.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        mask: (H, W) bool, features are on it only; None for the whole image. A turntable needs
+            masks: what stands still behind the object says that no camera moved.
+
+    Attributes:
+        seconds: spent on all features so far.
+    """
+
+    def __init__(self, image: np.ndarray, mask: np.ndarray | None = None):
+        self.image, self.mask, self.seconds = image, mask, 0.0
+        self._found: dict[tuple[str, int], Features] = {}
+
+    def features(self, matcher: Matcher, turn: int = 0) -> Features:
+        """Features of the image turned counterclockwise by `turn` right angles."""
+        turn = 0 if matcher.name in TURNING else turn % 4
+        kind = 'xfeat' if matcher.name == 'lighterglue' else matcher.name
+        if (kind, turn) not in self._found:
+            begin = time.perf_counter()
+            image = np.ascontiguousarray(np.rot90(self.image, turn))
+            mask = None
+            if self.mask is not None:
+                mask = np.ascontiguousarray(np.rot90(self.mask, turn))
+            found = matcher.extract(image, mask)
+            height, width = self.image.shape[:2]
+            points = unturned(found.points, turn, width, height)
+            self._found[kind, turn] = dataclasses.replace(found, points=points)
+            self.seconds += time.perf_counter() - begin
+        return self._found[kind, turn]
+
+    def pixel_sigma(self, matcher: Matcher) -> float:
+        """Pixels of the photograph, one standard deviation of a match."""
+        ratio = max(self.image.shape[:2]) / getattr(matcher, 'max_side', _WORKING_SIDE)
+        return PIXEL_SIGMA.get(matcher.name, 1.0) * max(1.0, ratio)
+
+
+def unturned(points: np.ndarray, turn: int, width: int, height: int) -> np.ndarray:
+    """Pixels (M, 2) of np.rot90(image, turn) as pixels of the image of that width and height."""
+    x, y = points[:, 0], points[:, 1]
+    if turn == 1:
+        return np.stack([width - y, x], 1)
+    if turn == 2:
+        return np.stack([width - x, height - y], 1)
+    if turn == 3:
+        return np.stack([y, height - x], 1)
+    return points
+
+
+def turn_between(R: np.ndarray) -> int:
+    """Right angles to turn the second image by, so that it is upright to the first.
+
+    R (3, 3) takes the first camera's frame to the second's; its roll is what counts.
+    """
+    roll = np.arctan2(R[1, 0] - R[0, 1], R[0, 0] + R[1, 1])
+    return int(np.round(roll / (np.pi / 2))) % 4

@@ -1,0 +1,180 @@
+"""The ray model's answer made exact where feature matches allow it.
+
+A match's rays meet; the ray model says where to look, which look-alikes to distrust, and where
+the views stand that share nothing. See the modules for the steps: `correspond`, `hypotheses`,
+`averaging`, `adjust`, `certainty`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.estimation.views import View
+from ray_pose_ros.matching import Matcher, MatcherUnavailable, create_matcher
+
+from .adjust import Problem, adjust, place
+from .averaging import agree
+from .certainty import Certainty, certainty
+from .correspond import correspond, rays
+from .hypotheses import hypotheses, near
+from .keyframe import Keyframe
+from .prior import Prior
+from .so3 import vector_from_rotation
+
+FEATURES = 1024  # of a learned matcher, an image: more cost more than they bring
+_FEWEST = 8  # matches of a pair worth looking at
+
+
+@dataclass(frozen=True)
+class RefinedEstimate(Estimate):
+    """An Estimate after refinement; `rays` stay as the model predicted them.
+
+    Attributes:
+        sure: (N,) bool, joined to the first camera (or, for it, to any) by matches that can be
+            trusted. The others stand where the ray model and weak matches put them.
+        matches: (N,) int, matches of each view that agree with the answer.
+        pairs: (E, 2) int, the pairs of views that matches join.
+        timings: also 'match' and 'refine', seconds.
+    """
+
+    sure: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    matches: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
+    pairs: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=int))
+
+
+def default_matchers(name: str | None = None) -> list[Matcher]:
+    """Matchers for refinement: SIFT, exact where views are near, with a learned one for the rest.
+
+    name: of the learned one, or 'sift' for SIFT alone; None for 'lighterglue' if it is installed.
+    Raises ValueError and MatcherUnavailable as create_matcher.
+    """
+    sift = create_matcher('sift')
+    if name == 'sift':
+        return [sift]
+    try:
+        return [sift, create_matcher(name or 'lighterglue', max_features=FEATURES)]
+    except MatcherUnavailable:
+        if name:
+            raise
+        return [sift]
+
+
+def keyframe(view: View) -> Keyframe:
+    """The view as `refine` wants it; keep it for as long as the view is used."""
+    return Keyframe(view.image, view.mask)
+
+
+def refine(
+    estimate: Estimate,
+    keyframes: Sequence[Keyframe],
+    matchers: Sequence[Matcher],
+    deadline: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> RefinedEstimate:
+    """Refine an estimate by matches between its views.
+
+    Args:
+        estimate: of the ray model.
+        keyframes: of the same views; features are kept in them.
+        matchers: see default_matchers.
+        deadline: seconds after which no further pair is matched; the nearest views, by the
+            estimate, come first.
+        progress: called with (pairs done, pairs in all). It may raise to abandon the run.
+
+    Without trustworthy matches the estimate comes back as it was. Raises ValueError for another
+    number of keyframes than views, or a deadline that is not positive.
+    """
+    count = len(estimate.R)
+    if len(keyframes) != count:
+        raise ValueError(f'{len(keyframes)} keyframes, expected {count} as in the estimate')
+    if deadline is not None and not deadline > 0:
+        raise ValueError(f'deadline is {deadline}, expected seconds above 0')
+    begin = time.perf_counter()
+    prior = prior_of(estimate)
+    centres = [
+        rays(c, np.array([crop.centre]))[0]
+        for c, crop in zip(estimate.cameras, estimate.crops, strict=True)
+    ]
+    # a crop beyond what the lens sees: the object is where the estimate has it
+    for i, ray in enumerate(centres):
+        if not np.isfinite(ray).all():
+            centres[i] = estimate.t[i] / np.linalg.norm(estimate.t[i])
+    found = {}
+    order = _near_first(estimate.R)
+    for done, (i, j) in enumerate(order):
+        if deadline is not None and time.perf_counter() - begin > deadline:
+            break
+        cameras = estimate.cameras[i], estimate.cameras[j]
+        pair = (centres[i], centres[j])
+        both = keyframes[i], keyframes[j]
+        matches = correspond(*both, cameras, pair, matchers, prior, i, j)
+        if len(matches) >= _FEWEST:
+            found[i, j] = matches
+        if progress:
+            progress(done + 1, len(order))
+    middle = time.perf_counter()
+    solved = solve(prior, found, np.array(estimate.t))
+    timings = {
+        **estimate.timings,
+        'match': middle - begin,
+        'refine': time.perf_counter() - middle,
+    }
+    kept = {f.name: getattr(estimate, f.name) for f in fields(Estimate)}
+    return RefinedEstimate(
+        **kept
+        | {
+            'R': solved.R,
+            't': solved.t,
+            'rotation_sigma': solved.rotation_sigma,
+            'centre_sigma': solved.centre_sigma,
+            'timings': timings,
+        },
+        sure=solved.sure,
+        matches=solved.matches,
+        pairs=solved.pairs,
+    )
+
+
+def solve(prior: Prior, found: dict, looking: np.ndarray) -> Certainty:
+    """Cameras from ray matches of pairs (i, j), i < j, in the published world.
+
+    looking (N, 3): the object in the frame of each camera, as far as the prior knows.
+    """
+    pairs = {(i, j): hypotheses(m, prior, i, j) for (i, j), m in found.items()}
+    agreed = agree(pairs, prior)
+    if not agreed.chosen:
+        return Certainty.of_prior(prior)
+    # only what the chosen meaning explains: a look-alike may have more matches than the truth
+    explained = {
+        key: found[key].take(near(h.R, h.t, found[key])) for key, h in agreed.chosen.items()
+    }
+    problem = Problem(
+        explained,
+        agreed.chosen,
+        prior.aligned(agreed.R),
+        looking,
+    )
+    R, t, information = adjust(agreed.R, place(agreed.R, problem), problem)
+    return certainty(R, t, information, problem, pairs)
+
+
+def prior_of(estimate: Estimate) -> Prior:
+    """The estimate as belief."""
+    samples = estimate.samples
+    if samples is None or len(samples) < 2:
+        samples = np.zeros((0, *estimate.R.shape))
+    return Prior(
+        estimate.R, estimate.centres, estimate.rotation_sigma, estimate.centre_sigma, samples
+    )
+
+
+def _near_first(R: np.ndarray) -> list[tuple[int, int]]:
+    count = len(R)
+    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
+    turned = {p: np.linalg.norm(vector_from_rotation(R[p[1]] @ R[p[0]].T)) for p in pairs}
+    return sorted(pairs, key=turned.__getitem__)

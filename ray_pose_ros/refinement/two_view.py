@@ -1,0 +1,169 @@
+"""Two calibrated views and rays that should meet: epipolar errors, scores, local refinement.
+
+Rays are unit vectors in camera frames, so that any central camera will do. A relative pose is
+x_j = R x_i + t with |t| = 1; all errors are angles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .so3 import hat, rotation_from_vector, tangent_basis
+
+MOST_MATCHES = 60.0  # of one pair: the noise of more is not independent
+_PARALLEL = 1e-7  # sin^2 of the angle under which two rays say nothing about depth
+
+
+@dataclass(frozen=True)
+class RayMatches:
+    """Matches between two views.
+
+    Attributes:
+        a, b: (K, 3) unit rays in the frames of the first and the second camera.
+        sigma: (K,) rad, one standard deviation of a match's epipolar error.
+        centre_a, centre_b: (3,) unit rays through the object's place in the two images.
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    sigma: np.ndarray
+    centre_a: np.ndarray
+    centre_b: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    def take(self, which: np.ndarray) -> RayMatches:
+        """The chosen matches: indices or a mask (K,) bool."""
+        return RayMatches(
+            self.a[which], self.b[which], self.sigma[which], self.centre_a, self.centre_b
+        )
+
+
+def epipolar_errors(R: np.ndarray, t: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Signed angles (..., K) by which rays a, b (K, 3) miss each other under R (..., 3, 3), t.
+
+    First order on the sphere (Sampson): b^T E a over the length of its gradient along both
+    spheres, E = [t]x R.
+    """
+    E = hat(t) @ R
+    Ea = a @ np.swapaxes(E, -1, -2)  # (..., K, 3)
+    Eb = b @ E
+    value = (Ea * b).sum(-1)
+    square = (Ea * Ea).sum(-1) + (Eb * Eb).sum(-1) - 2 * value**2
+    return value / np.sqrt(np.maximum(square, 1e-18))
+
+
+def depths(
+    R: np.ndarray, t: np.ndarray, a: np.ndarray, b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances (..., K) along both rays to where they come nearest to each other, units of t.
+
+    Parallel rays meet at infinity in front of both cameras, rays that point apart nowhere: -1.
+    """
+    d = a @ np.swapaxes(R, -1, -2)  # (..., K, 3)
+    cosine = (d * b).sum(-1)
+    td, tb = (d * t[..., None, :]).sum(-1), (b * t[..., None, :]).sum(-1)
+    square = 1 - cosine**2
+    safe = np.maximum(square, _PARALLEL)
+    first, second = (cosine * tb - td) / safe, (tb - cosine * td) / safe
+    flat = square < _PARALLEL
+    far = np.where(cosine > 0, np.inf, -1.0)
+    return np.where(flat, far, first), np.where(flat, far, second)
+
+
+def support(
+    R: np.ndarray, t: np.ndarray, matches: RayMatches, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Soft number of inliers (...) and the inliers (..., K) bool of poses R (..., 3, 3), t.
+
+    threshold is in standard deviations of a match. A match counts 1 - (error / threshold)^2 where
+    its rays meet in front of both cameras (MSAC).
+    """
+    errors = epipolar_errors(R, t, matches.a, matches.b)
+    first, second = depths(R, t, matches.a, matches.b)
+    weight = 1 - (errors / (threshold * matches.sigma)) ** 2
+    inside = (weight > 0) & (first > 0) & (second > 0)
+    return np.where(inside, weight, 0).sum(-1), inside
+
+
+def object_misfit(
+    R: np.ndarray, t: np.ndarray, matches: RayMatches, angle: float, ratio: float
+) -> np.ndarray:
+    """How badly (...) two cameras both look at the object, as half a squared deviation.
+
+    The rays through the object's places in the images are taken as one more match, with a
+    standard deviation of `angle` rad, at distances whose logarithms differ by `ratio`.
+    """
+    a, b = matches.centre_a[None], matches.centre_b[None]
+    miss = epipolar_errors(R, t, a, b)[..., 0] / angle
+    first, second = (x[..., 0] for x in depths(R, t, a, b))
+    ahead = (first > 0) & (second > 0)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        apart = np.log(np.where(ahead, first, 1) / np.where(ahead, second, 1)) / ratio
+    apart = np.where(ahead, np.nan_to_num(apart), 3.0)
+    # one deviation shared: a pseudo match is no reason to throw away what real ones say
+    return np.minimum(0.5 * (miss**2 + apart**2), 8.0)
+
+
+def refine_pose(
+    R: np.ndarray,
+    t: np.ndarray,
+    matches: RayMatches,
+    threshold: float,
+    rounds: int = 8,
+    centre_angle: float = 0.1,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Local optimum of the support from R (3, 3), t (3,): reweighted Gauss-Newton, five unknowns.
+
+    The object's pseudo match takes part with `centre_angle` rad, which settles what few matches
+    leave open (a plane, a pure rotation). Returns R, t and the covariance (3, 3), rad^2, of the
+    turn of R from the left; matches beyond MOST_MATCHES add nothing to its certainty.
+    """
+    a = np.vstack([matches.a, matches.centre_a])
+    b = np.vstack([matches.b, matches.centre_b])
+    for step in range(rounds):
+        limit = threshold * matches.sigma * max(1.0, 3.0 * 0.6**step)
+        e, turn, move = epipolar_jacobian(R, t, a, b)
+        first, second = depths(R, t, a, b)
+        u = np.where((first > 0) & (second > 0), e, np.inf)
+        weight = np.append(
+            np.maximum(1 - (u[:-1] / limit) ** 2, 0) / matches.sigma**2,
+            1 / (centre_angle**2 + e[-1] ** 2),
+        )
+        count = (weight[:-1] > 0).sum()
+        weight[:-1] *= min(1.0, MOST_MATCHES / max(count, 1))
+        basis = tangent_basis(t)  # (3, 2)
+        J = np.hstack([turn, move @ basis])
+        H = (J * weight[:, None]).T @ J
+        H[np.diag_indices(5)] += 1.0  # a radian of uncertainty: nothing is known worse
+        x = -np.linalg.solve(H, J.T @ (weight * e))
+        x *= min(1.0, 0.3 / max(np.abs(x).max(), 1e-12))
+        R = rotation_from_vector(x[:3]) @ R
+        t = t + basis @ x[3:]
+        t = t / np.linalg.norm(t)
+    return R, t, np.linalg.inv(H)[:3, :3]
+
+
+def epipolar_jacobian(
+    R: np.ndarray, t: np.ndarray, a: np.ndarray, b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Epipolar errors (K,) and their derivatives (K, 3) by a turn of R from the left and by t."""
+    d, bt = a @ R.T, np.cross(b, t)
+    normal = np.cross(t, d)  # E a; E^T b is R^T (b x t)
+    value = (normal * b).sum(-1, keepdims=True)
+    square = (normal * normal + bt * bt).sum(-1, keepdims=True) - 2 * value**2
+    scale = np.sqrt(np.maximum(square, 1e-18))
+    # value = b . (t x d): turning d by w adds w . (d x (b x t)), moving t by u adds u . (d x b)
+    turn, move = np.cross(d, bt), np.cross(d, b)
+    # half of what the square changes by
+    square_turn = np.cross(d, np.cross(normal, t)) - 2 * value * turn
+    square_move = np.cross(d, normal) + np.cross(bt, b) - 2 * value * move
+    share = value / scale**2
+    return (
+        (value / scale)[:, 0],
+        (turn - share * square_turn) / scale,
+        (move - share * square_move) / scale,
+    )

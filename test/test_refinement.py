@@ -1,0 +1,217 @@
+"""Cameras from ray matches and a prior: the usual case, and the cases that have no parallax,
+no texture, or too much of the same."""
+
+import numpy as np
+import pytest
+from refinement_fixtures import noisy_prior, relative_errors, ring, see, unit
+
+from ray_pose_ros.refinement.adjust import Problem, _linearise, adjust
+from ray_pose_ros.refinement.essential import essential_poses
+from ray_pose_ros.refinement.refine import solve
+from ray_pose_ros.refinement.so3 import (
+    angle_between,
+    rotation_from_vector,
+    vector_from_rotation,
+)
+from ray_pose_ros.refinement.two_view import epipolar_errors, epipolar_jacobian, refine_pose
+
+
+def cloud(rng, count=80, size=0.15):
+    return rng.normal(size=(count, 3)) * size
+
+
+def all_pairs(R, t, points, rng, wrong=0.3, skip=()):
+    return {
+        (i, j): see(R, t, i, j, points, rng, wrong)
+        for i in range(len(R))
+        for j in range(i + 1, len(R))
+        if not {i, j} & set(skip)
+    }
+
+
+@pytest.mark.parametrize('told', [15.0, 500.0])
+def test_overlapping_views_become_exact_with_and_without_a_prior(told):
+    rng = np.random.default_rng(0)
+    R, t = ring(4)
+    prior = noisy_prior(R, t, 15.0, rng, told)
+    found = solve(prior, all_pairs(R, t, cloud(rng), rng), t)
+    assert relative_errors(found.R, R).max() < 0.5
+    assert found.sure.all() and (found.matches > 50).all()
+    centres, true = (-np.einsum('nji,nj->ni', r, x) for r, x in ((found.R, found.t), (R, t)))
+    # the object's place is the prior's; the shape of the set is the matches'
+    shape, expected = (np.linalg.norm(x - x.mean(0), axis=1) for x in (centres, true))
+    assert shape / shape.sum() == pytest.approx(expected / expected.sum(), abs=5e-3)
+    assert np.linalg.norm(found.t[0]) == pytest.approx(1)
+
+
+def test_two_views_only():
+    rng = np.random.default_rng(1)
+    R, t = ring(2, 40)
+    prior = noisy_prior(R, t, 15.0, rng)
+    found = solve(prior, all_pairs(R, t, cloud(rng), rng), t)
+    assert relative_errors(found.R, R).max() < 1
+    assert found.pairs.tolist() == [[0, 1]]
+
+
+def test_without_matches_the_model_is_returned_as_it_was():
+    rng = np.random.default_rng(2)
+    R, t = ring(3)
+    prior = noisy_prior(R, t, 15.0, rng)
+    for matches in ({}, {(0, 1): see(R, t, 0, 1, cloud(rng, 30), rng, wrong=1.0)}):
+        found = solve(prior, matches, t)
+        assert np.array_equal(found.R, prior.R)
+        assert not found.sure.any() and len(found.pairs) == 0
+        assert np.array_equal(found.rotation_sigma, prior.rotation_sigma)
+
+
+def test_a_view_without_matches_stays_where_the_model_put_it():
+    rng = np.random.default_rng(3)
+    R, t = ring(4)
+    prior = noisy_prior(R, t, 8.0, rng)
+    found = solve(prior, all_pairs(R, t, cloud(rng), rng, skip={3}), t)
+    errors = relative_errors(found.R, R)
+    assert errors[:2].max() < 0.5
+    assert errors[2] < relative_errors(prior.R, R)[2] + 8
+    assert found.sure.tolist() == [True, True, True, False]
+    assert found.rotation_sigma[3] > 5 * found.rotation_sigma[2]
+
+
+def test_pure_rotation_gives_the_rotation_and_leaves_the_centre_to_the_prior():
+    rng = np.random.default_rng(4)
+    R, t = ring(2, 0)
+    turn = rotation_from_vector(np.radians([0.0, 12.0, 3.0]))
+    R, t = np.stack([R[0], turn @ R[0]]), np.stack([t[0], turn @ t[0]])
+    prior = noisy_prior(R, t, 5.0, rng, told_deg=15.0)
+    far = np.array([0.0, 0.0, 1.0]) + rng.normal(size=(150, 3)) * [2.0, 2.0, 0.5]
+    found = solve(prior, all_pairs(R, t, far, rng), t)
+    assert relative_errors(found.R, R).max() < 2
+    assert np.isfinite(found.t).all()
+    assert found.centre_sigma[1] > 0.02
+
+
+def test_a_planar_scene():
+    rng = np.random.default_rng(5)
+    R, t = ring(3, 25)
+    prior = noisy_prior(R, t, 12.0, rng)
+    plane = rng.uniform(-0.4, 0.4, (120, 3)) * [1.0, 0.0, 1.0] + [0.0, 0.1, 0.0]
+    found = solve(prior, all_pairs(R, t, plane, rng), t)
+    assert relative_errors(found.R, R).max() < 3
+
+
+def test_duplicate_images():
+    rng = np.random.default_rng(6)
+    R, t = ring(3)
+    R, t = R[[0, 1, 1]], t[[0, 1, 1]]
+    prior = noisy_prior(R, t, 15.0, rng)
+    found = solve(prior, all_pairs(R, t, cloud(rng), rng, wrong=0.0), t)
+    assert relative_errors(found.R, R).max() < 1
+    assert np.isfinite(found.rotation_sigma).all() and (found.rotation_sigma > 0).all()
+
+
+def test_the_prior_sees_through_a_look_alike_side():
+    # more matches say that the second camera stands where it does not
+    rng = np.random.default_rng(7)
+    R, t = ring(2, 50)
+    false_R, false_t = ring(2, -90)
+    right = see(R, t, 0, 1, cloud(rng, 40), rng)
+    false = see(false_R, false_t, 0, 1, cloud(rng, 60), rng)
+    both = type(right)(
+        np.vstack([right.a, false.a]),
+        np.vstack([right.b, false.b]),
+        np.concatenate([right.sigma, false.sigma]),
+        right.centre_a,
+        right.centre_b,
+    )
+    informed = solve(noisy_prior(R, t, 12.0, rng), {(0, 1): both}, t)
+    assert relative_errors(informed.R, R)[0] < 2
+    fooled = solve(noisy_prior(R, t, 12.0, rng, told_deg=500.0), {(0, 1): both}, t)
+    assert relative_errors(fooled.R, R)[0] > 90
+
+
+def test_the_mode_that_matches_support_wins():
+    rng = np.random.default_rng(8)
+    R, t = ring(3, 40)
+    flipped = R.copy()
+    flipped[2] = flipped[2] @ rotation_from_vector(np.array([0.0, np.pi, 0.0]))
+    prior = noisy_prior(flipped, t, 5.0, rng, told_deg=60.0)
+    sample = noisy_prior(R, t, 8.0, rng).R
+    prior = type(prior)(
+        prior.R, prior.centres, prior.rotation_sigma, prior.centre_sigma, sample[None]
+    )
+    matches = {(1, 2): see(R, t, 1, 2, cloud(rng, 30), rng, 0.3)}
+    found = solve(prior, matches, t)
+    turned = angle_between(found.R[2] @ found.R[1].T, R[2] @ R[1].T)
+    assert np.degrees(turned) < 3
+
+
+@pytest.mark.parametrize('solver', ['opencv', 'poselib'])
+def test_essential_poses_of_rays_beyond_the_image_plane(solver):
+    if solver == 'poselib':
+        pytest.importorskip('poselib')
+    rng = np.random.default_rng(9)
+    R, t = ring(2, 40)
+    # cameras turned away: the rays point backwards in their frames
+    away = rotation_from_vector(np.array([0.0, np.radians(170.0), 0.0]))
+    R, t = away @ R, t @ away.T
+    matches = see(R, t, 0, 1, cloud(rng, 120), rng, 0.3)
+    ((found, move),) = essential_poses(matches, 2.5, solver=solver)
+    relative = R[1] @ R[0].T
+    assert np.degrees(angle_between(found, relative)) < 3
+    expected = unit(t[1] - relative @ t[0])
+    assert move @ expected > 0.99
+
+
+def test_epipolar_errors_are_angles_and_their_jacobian_is_right():
+    rng = np.random.default_rng(10)
+    R, t = ring(2, 50)
+    relative = R[1] @ R[0].T
+    move = unit(t[1] - relative @ t[0])
+    m = see(R, t, 0, 1, cloud(rng, 400), rng)
+    e, turn, shift = epipolar_jacobian(relative, move, m.a, m.b)
+    assert e == pytest.approx(epipolar_errors(relative, move, m.a, m.b), abs=1e-12)
+    assert e.std() == pytest.approx(1e-3 / 2**0.5, rel=0.15)
+    step = 1e-6
+    for k in range(3):
+        w = np.zeros(3)
+        w[k] = step
+        turned = epipolar_errors(rotation_from_vector(w) @ relative, move, m.a, m.b)
+        assert (turned - e) / step == pytest.approx(turn[:, k], abs=1e-4)
+        moved = epipolar_errors(relative, move + w, m.a, m.b)
+        assert (moved - e) / step == pytest.approx(shift[:, k], abs=1e-4)
+
+
+def test_refine_pose_tells_what_matches_leave_open():
+    rng = np.random.default_rng(11)
+    R, t = ring(2, 40)
+    relative = R[1] @ R[0].T
+    move = unit(t[1] - relative @ t[0])
+    start = rotation_from_vector(np.radians([1.0, -1.0, 1.0])) @ relative
+    few = refine_pose(start, move, see(R, t, 0, 1, cloud(rng, 12, 0.05), rng), 2.5)
+    many = refine_pose(start, move, see(R, t, 0, 1, cloud(rng, 60, 0.2), rng), 2.5)
+    assert np.degrees(angle_between(many[0], relative)) < 1
+    assert np.trace(few[2]) > 5 * np.trace(many[2])
+
+
+def test_adjust_ends_where_the_cost_is_least():
+    rng = np.random.default_rng(12)
+    R, t = ring(3)
+    prior = noisy_prior(R, t, 10.0, rng)
+    matches = all_pairs(R, t, cloud(rng), rng, wrong=0.2)
+    problem = Problem(matches, {}, prior.aligned(R), t)
+    start = rotation_from_vector(rng.normal(size=(3, 3)) * 0.01) @ R
+    found_R, found_t, information = adjust(start, t, problem)
+    centres = -np.einsum('nji,nj->ni', found_R, found_t)
+    cost, normal, gradient = _linearise(found_R, centres, problem, 1.0)
+    assert np.linalg.solve(normal, gradient) == pytest.approx(np.zeros(18), abs=2e-3)
+    assert cost <= _linearise(R, -np.einsum('nji,nj->ni', R, t), problem, 1.0)[0]
+    assert np.linalg.eigvalsh(information).min() > 0
+
+
+def test_rotation_vectors_and_back():
+    rng = np.random.default_rng(13)
+    axes = unit(rng.normal(size=(50, 3)))
+    for angle in (0.0, 1e-9, 1e-4, 1.0, 3.0, np.pi - 1e-9, np.pi):
+        R = rotation_from_vector(axes * angle)
+        back = rotation_from_vector(vector_from_rotation(R))
+        assert np.abs(back - R).max() < 1e-6
+        assert angle_between(R, np.eye(3)) == pytest.approx(np.full(50, angle), abs=1e-6)

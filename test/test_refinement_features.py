@@ -1,0 +1,203 @@
+"""Keyframes, how images are turned before matching, and `refine` from photographs on."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.estimation.views import View
+from ray_pose_ros.geometry.cameras import CameraModel
+from ray_pose_ros.matching import Features, Matches
+from ray_pose_ros.refinement.correspond import correspond
+from ray_pose_ros.refinement.keyframe import Keyframe, turn_between, unturned
+from ray_pose_ros.refinement.prior import Prior
+from ray_pose_ros.refinement.refine import default_matchers, keyframe, refine
+from ray_pose_ros.refinement.so3 import angle_between, rotation_from_vector
+
+WIDTH, HEIGHT = 240, 180
+CAMERA = CameraModel.from_fov(WIDTH, HEIGHT, math.radians(50))
+
+
+def texture(seed, width=WIDTH, height=HEIGHT):
+    import cv2
+
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3))
+    return cv2.resize(noise.astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def warped(image, R):
+    """The image after the camera turned by R: x_new = R x."""
+    import cv2
+
+    K = CAMERA.matrix.numpy()
+    return cv2.warpPerspective(image, K @ R @ np.linalg.inv(K), (WIDTH, HEIGHT))
+
+
+def estimate_of(R, sigma_deg=20.0, count=2):
+    t = np.tile([0.0, 0.0, 1.0], (count, 1))
+    sigma = np.full(count, math.radians(sigma_deg))
+    view = View(np.zeros((HEIGHT, WIDTH, 3), np.uint8), CAMERA)
+    return Estimate(
+        R=np.stack([np.eye(3), R])[:count],
+        t=t,
+        cameras=(CAMERA,) * count,
+        intrinsics_source=('given',) * count,
+        names=('a', 'b'),
+        stamps=(None,) * count,
+        crops=(view.crop(),) * count,
+        rotation_sigma=sigma,
+        centre_sigma=sigma,
+        agreement=1.0,
+        modes=1,
+        rays=np.zeros((count, 6, 1, 1), np.float32),
+    )
+
+
+def keyframes(*images, masks=(None, None)):
+    return [keyframe(View(i, CAMERA, mask=m)) for i, m in zip(images, masks, strict=True)]
+
+
+@pytest.mark.parametrize('turn', range(4))
+def test_points_of_a_turned_image_are_those_of_the_photograph(turn):
+    image = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    turned = np.rot90(image, turn)
+    row, column = 17, 40
+    pixel = np.array([[column + 0.5, row + 0.5]])
+    x, y = (unturned(pixel, turn, WIDTH, HEIGHT)[0] - 0.5).astype(int)
+    assert image[y, x] == turned[row, column]
+
+
+@pytest.mark.parametrize('turn', range(4))
+def test_the_turn_that_makes_an_image_upright_undoes_the_roll(turn):
+    # a point right of the middle in view 1 is found there again in the turned view 2
+    R = rotation_from_vector(np.array([0.0, 0.0, turn * math.pi / 2 + 0.3]))
+    assert turn_between(R) == turn
+    side = R @ [0.5, 0.0, 1.0]
+    size = 200
+    pixel = size / 2 + 100 * side[:2] / side[2]
+    image = np.zeros((size, size), bool)
+    image[int(pixel[1]), int(pixel[0])] = True
+    row, column = np.argwhere(np.rot90(image, turn))[0]
+    assert column > size / 2 and abs(row - size / 2) < 40
+
+
+def test_a_view_turned_about_its_centre_is_found_by_matches():
+    turn = rotation_from_vector(np.radians([4.0, 9.0, -2.0]))
+    image = texture(0)
+    start = estimate_of(rotation_from_vector(np.radians([0.0, 0.0, 8.0])))
+    seen = []
+    found = refine(
+        start,
+        keyframes(image, warped(image, turn)),
+        default_matchers('sift'),
+        progress=lambda *x: seen.append(x),
+    )
+    assert np.degrees(angle_between(found.R[1], turn)) < 1.5
+    assert found.matches.min() > 20 and found.pairs.tolist() == [[0, 1]]
+    assert found.rotation_sigma[1] < start.rotation_sigma[1]
+    assert {'match', 'refine'} <= set(found.timings) and seen == [(1, 1)]
+    assert found.names == start.names and np.array_equal(found.rays, start.rays)
+
+
+def test_a_turntables_background_is_not_matched_with_masks():
+    background = texture(1)
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[50:130, 70:170] = True
+    # the object shows another side in each view
+    views = [np.where(mask[..., None], texture(seed), background) for seed in (2, 3)]
+    start = estimate_of(rotation_from_vector(np.array([0.0, 1.5, 0.0])))
+    matchers = default_matchers('sift')
+    frames = keyframes(*views, masks=(mask, mask))
+    points = frames[0].features(matchers[0]).points.astype(int)
+    assert len(points) > 20 and mask[points[:, 1], points[:, 0]].all()
+    found = refine(start, frames, matchers)
+    assert np.array_equal(found.R, start.R) and not found.sure.any()
+    unsure = estimate_of(start.R[1], sigma_deg=500.0)
+    fooled = refine(unsure, keyframes(*views), matchers)
+    assert np.degrees(angle_between(fooled.R[1], np.eye(3))) < 10
+
+
+def test_images_without_texture_leave_the_estimate_as_it_was():
+    plain = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    start = estimate_of(rotation_from_vector(np.array([0.0, 1.0, 0.0])))
+    found = refine(start, keyframes(plain, plain), default_matchers('sift'))
+    assert np.array_equal(found.R, start.R) and np.array_equal(found.t, start.t)
+    assert np.array_equal(found.rotation_sigma, start.rotation_sigma)
+
+
+def test_a_deadline_stops_matching_and_features_are_found_once():
+    class Counting:
+        name, max_side, calls = 'counting', 1000, 0
+
+        def extract(self, image, mask=None):
+            self.calls += 1
+            return Features(np.zeros((0, 2)), np.zeros((0, 8)), np.zeros(0), WIDTH, HEIGHT)
+
+        def match(self, a, b):
+            return Matches(np.zeros((0, 2), dtype=np.int64), np.zeros(0))
+
+    matcher, frames = Counting(), keyframes(texture(0), texture(1))
+    start = estimate_of(np.eye(3))
+    refine(start, frames, [matcher], deadline=1e-9)
+    assert matcher.calls == 0
+    refine(start, frames, [matcher])
+    first = matcher.calls
+    refine(start, frames, [matcher])
+    assert first == matcher.calls == 2
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [({'keyframes': []}, '0 keyframes, expected 2'), ({'deadline': 0}, 'deadline is 0')],
+)
+def test_bad_input_is_refused(change, message):
+    given = {'keyframes': keyframes(texture(0), texture(1)), 'matchers': [], **change}
+    with pytest.raises(ValueError, match=message):
+        refine(estimate_of(np.eye(3)), **given)
+
+
+def test_progress_may_abandon_the_run():
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    frames = keyframes(texture(0), texture(1))
+    with pytest.raises(KeyboardInterrupt):
+        refine(estimate_of(np.eye(3)), frames, default_matchers('sift'), progress=stop)
+
+
+@pytest.mark.parametrize('known', [True, False])
+def test_a_matcher_that_minds_the_roll_sees_images_upright(known):
+    class Upright:
+        """Finds the brightest pixel, and matches where it has the same place in both."""
+
+        name = 'upright'
+
+        def extract(self, image, mask=None):
+            y, x = np.argwhere(image[..., 0] == 255)[0]
+            place = np.array([[x / image.shape[1], y / image.shape[0]]])
+            points, one = np.array([[x + 0.5, y + 0.5]]), np.ones(1)
+            return Features(points, one[None], one, 9, 9, {'place': place})
+
+        def match(self, a, b):
+            same = np.abs(a.extra['place'] - b.extra['place']).max() < 0.1
+            return Matches(np.zeros((int(same), 2), dtype=np.int64), np.ones(int(same)))
+
+    size = 200
+    camera = CameraModel.from_fov(size, size, 1.0)
+    a = np.zeros((size, size, 3), np.uint8)
+    a[40, 150] = 255
+    b = np.ascontiguousarray(np.rot90(a, -1))  # the camera rolled: its image turns clockwise
+    roll = rotation_from_vector(np.array([0.0, 0.0, math.pi / 2]))
+    sigma = np.full(2, math.radians(10.0 if known else 500.0))
+    R = np.stack([np.eye(3), roll if known else np.eye(3)])
+    prior = Prior(R, np.zeros((2, 3)), sigma, sigma, np.zeros((0, 2, 3, 3)))
+    axis = np.array([0.0, 0.0, 1.0])
+    frames = Keyframe(a), Keyframe(b)
+    found = correspond(*frames, (camera,) * 2, (axis,) * 2, [Upright()], prior, 0, 1)
+    assert len(found) == 1
+    assert found.b[0] == pytest.approx(roll @ found.a[0], abs=0.01)
+    assert found.a[0] == pytest.approx(
+        camera.unproject(torch.tensor([150.5, 40.5], dtype=torch.float64)).numpy()
+    )
