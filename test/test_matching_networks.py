@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from ray_pose_ros.matching.learned import _renamed
 from ray_pose_ros.matching.matchers import MatcherUnavailable
-from ray_pose_ros.matching.networks.aliked import Aliked, _enlarge, _Sampler
+from ray_pose_ros.matching.networks.aliked import Aliked, _enlarge, _Sampler, _soft_offsets
 from ray_pose_ros.matching.networks.deformable import deform_conv
 from ray_pose_ros.matching.networks.lightglue import LightGlue
 from ray_pose_ros.matching.networks.peaks import local_maxima, parabola_offsets
@@ -56,6 +56,13 @@ def test_maxima_and_where_they_are_between_pixels():
     assert torch.allclose(found, torch.tensor([[8.3, 9.8], [20.0, 5.4]]), atol=0.01)
 
 
+def test_soft_maximum_lies_between_pixels():
+    y, x = torch.meshgrid(torch.arange(11.0), torch.arange(13.0), indexing='ij')
+    heat = torch.exp(-((x - 6.3) ** 2 + (y - 4.8) ** 2) / 2)
+    offset = _soft_offsets(heat, torch.tensor([[6, 5]]))
+    assert torch.allclose(offset, torch.tensor([[0.3, -0.2]]), atol=0.05)
+
+
 def test_aliked_without_maps_of_full_size_is_the_same():
     torch.manual_seed(0)
     network = Aliked().eval()
@@ -87,6 +94,22 @@ def test_lightglue_does_not_depend_on_the_order_of_points():
     assert torch.allclose(score.sort().values, same.sort().values, atol=1e-5)
     swapped, _ = network((more, points), (b, a), 0.0)
     assert {(int(j), int(i)) for i, j in swapped} == pairs
+
+
+def test_lightglue_knows_points_by_their_places_in_relation():
+    """All points of an image moved alike change nothing, one moved by itself does."""
+    torch.manual_seed(0)
+    network = LightGlue(8, width=16, heads=2, layers=3, stop=None, drop=1.0).eval()
+    points, more, a, b = torch.rand(6, 2), torch.rand(6, 2), torch.randn(6, 8), torch.randn(6, 8)
+
+    def scores(first):
+        return network((first, more), (a, b), 0.0)[1].sort().values
+
+    plain = scores(points)
+    assert torch.allclose(scores(points + torch.tensor([0.4, -0.7])), plain, atol=1e-5)
+    moved = points.clone()
+    moved[0] += torch.tensor([0.4, -0.7])
+    assert not torch.allclose(scores(moved), plain, atol=1e-4)
 
 
 def test_lightglue_may_drop_all_points():

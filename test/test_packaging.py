@@ -167,7 +167,9 @@ def test_default_model_is_package_data():
     default = PACKAGE / 'weights' / 'default'
     for name in ('model.safetensors', 'config.json', 'MODEL_CARD.md'):
         assert (default / name).is_file(), f'{default.relative_to(ROOT)} lacks {name}'
-    assert _setup_arguments()['package_data'] == {'ray_pose_ros': ['weights/default/*']}
+    assert (PACKAGE / 'training' / 'default.yaml').is_file()
+    installed = {'ray_pose_ros': ['weights/default/*', 'training/*.yaml']}
+    assert _setup_arguments()['package_data'] == installed
 
 
 def test_every_folder_of_modules_is_installed():
