@@ -24,6 +24,8 @@ ARGUMENTS = (
     ('image_transport', '', 'raw or compressed'),
     ('checkpoint', '', 'directory of the weights instead of the model in the package'),
     ('device', '', 'auto, cpu or cuda'),
+    ('rig', '', 'true: the cameras look at once and are taken as a set'),
+    ('refine', '', 'true: feature matches make the poses exact where views overlap'),
     ('namespace', '', 'namespace of the node and of the camera topics'),
     ('use_rviz', 'false', 'start rviz2 with a view of the result'),
     ('use_sim_time', 'false', 'take the time from /clock (simulation, ros2 bag play --clock)'),
@@ -71,6 +73,9 @@ def start(context):
     for name in ('image_transport', 'checkpoint', 'device'):
         if value[name]:
             overrides[name] = value[name]
+    for name in ('rig', 'refine'):
+        if value[name]:
+            overrides[name] = is_true(value[name])
     cameras = [name.strip() for name in value['cameras'].strip('[]').split(',') if name.strip()]
     if cameras:
         overrides['cameras'] = cameras

@@ -133,6 +133,27 @@ PARAMETERS: tuple[Parameter, ...] = (
         maximum=2**31 - 1,
     ),
     Parameter(
+        'refine',
+        False,
+        'Whether feature matches make the poses exact where views overlap. Matches of two '
+        'keyframes are found once.',
+    ),
+    Parameter(
+        'matcher',
+        '',
+        'Matcher that refinement uses beside SIFT; all but `sift` need a package (see '
+        '`ray-pose estimate --matcher`). Empty: `lighterglue` if it is installed.',
+        choices=('', 'sift', 'xfeat', 'lighterglue', 'disk', 'aliked'),
+    ),
+    Parameter(
+        'refine_deadline',
+        2.0,
+        'Seconds after which no further pair of keyframes is matched for a solution; the rest '
+        'follows with the next one. 0: no limit.',
+        minimum=0.0,
+        maximum=600.0,
+    ),
+    Parameter(
         'keyframe_min_interval',
         0.5,
         'Seconds between two keyframes of a camera at least.',

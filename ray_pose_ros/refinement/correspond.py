@@ -41,7 +41,7 @@ def correspond(
     for matcher in sorted(matchers, key=lambda m: m.name not in TURNING):
         if matcher.name in TURNING:
             fa, fb = a.features(matcher), b.features(matcher)
-            found = matcher.match(fa, fb)
+            found = a.matches(b, matcher)
             turns = turns or _voted(fa, fb, found)
         else:
             fa, fb, found = _most(a, b, matcher, turns or [0, 1, 3, 2])
@@ -81,7 +81,7 @@ def _most(a: Keyframe, b: Keyframe, matcher: Matcher, turns: Sequence[int]):
     best = None
     for turn in turns:
         fa, fb = a.features(matcher), b.features(matcher, turn)
-        found = matcher.match(fa, fb)
+        found = a.matches(b, matcher, turn)
         if best is None or len(found) > len(best[2]):
             best = fa, fb, found
         if len(found) >= _PLENTY:

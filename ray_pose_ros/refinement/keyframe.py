@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import weakref
 
 import numpy as np
 
-from ray_pose_ros.matching import Features, Matcher
+from ray_pose_ros.matching import Features, Matcher, Matches
 
 # Pixels, one standard deviation of the epipolar error of a good match, at the matcher's own size.
 PIXEL_SIGMA = {'sift': 0.5, 'xfeat': 1.1, 'lighterglue': 1.1, 'disk': 0.8, 'aliked': 0.7}
@@ -35,6 +36,8 @@ class Keyframe:
     def __init__(self, image: np.ndarray, mask: np.ndarray | None = None):
         self.image, self.mask, self.seconds = image, mask, 0.0
         self._found: dict[tuple[str, int], Features] = {}
+        # by the other keyframe, and gone with it
+        self._matches: weakref.WeakKeyDictionary[Keyframe, dict] = weakref.WeakKeyDictionary()
 
     def features(self, matcher: Matcher, turn: int = 0) -> Features:
         """Features of the image turned counterclockwise by `turn` right angles."""
@@ -52,6 +55,14 @@ class Keyframe:
             self._found[kind, turn] = dataclasses.replace(found, points=points)
             self.seconds += time.perf_counter() - begin
         return self._found[kind, turn]
+
+    def matches(self, other: Keyframe, matcher: Matcher, turn: int = 0) -> Matches:
+        """Matches with another keyframe turned by `turn` right angles, found once."""
+        kept = self._matches.setdefault(other, {})
+        if (matcher.name, turn) not in kept:
+            features = self.features(matcher), other.features(matcher, turn)
+            kept[matcher.name, turn] = matcher.match(*features)
+        return kept[matcher.name, turn]
 
     def pixel_sigma(self, matcher: Matcher) -> float:
         """Pixels of the photograph, one standard deviation of a match."""

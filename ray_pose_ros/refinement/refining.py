@@ -1,0 +1,65 @@
+"""An estimator that refines its answers, for whoever keeps views and solves them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ray_pose_ros.estimation.estimator import Estimator
+from ray_pose_ros.estimation.preparation import Prepared
+from ray_pose_ros.estimation.views import View
+from ray_pose_ros.matching import Matcher
+
+from .keyframe import Keyframe
+from .refine import RefinedEstimate, keyframe, refine
+
+
+@dataclass(frozen=True)
+class RefinablePrepared(Prepared):
+    """A prepared view and the photograph itself, whose matches with others are kept in it."""
+
+    keyframe: Keyframe
+
+
+class RefiningEstimator:
+    """An `Estimator` followed by `refine`; what it does not have is the estimator's.
+
+    Args:
+        estimator: of the ray model.
+        matchers: see `default_matchers`.
+        deadline: seconds after which no further pair is matched; None for as long as it takes.
+            Matches are kept, so what was left out comes in at the next solution.
+    """
+
+    def __init__(
+        self, estimator: Estimator, matchers: Sequence[Matcher], deadline: float | None = None
+    ):
+        # past __setattr__, which speaks to the estimator
+        self.__dict__.update(estimator=estimator, matchers=list(matchers), deadline=deadline)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__['estimator'], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.estimator, name, value)
+
+    def prepare(self, view: View) -> RefinablePrepared:
+        """As `Estimator.prepare`; feature points are found when a match is first asked for."""
+        prepared = self.estimator.prepare(view)
+        kept = {f.name: getattr(prepared, f.name) for f in fields(Prepared)}
+        return RefinablePrepared(**kept, keyframe=keyframe(view))
+
+    def solve(
+        self,
+        prepared: Sequence[RefinablePrepared],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> RefinedEstimate:
+        """As `Estimator.solve`, then refined. `progress` is called through both."""
+        estimate = self.estimator.solve(prepared, progress=progress)
+        keyframes = [p.keyframe for p in prepared]
+        return refine(estimate, keyframes, self.matchers, self.deadline, progress)
+
+    def estimate(self, views: Sequence[View]) -> RefinedEstimate:
+        """Prepare and solve."""
+        return self.solve([self.prepare(view) for view in views])
