@@ -18,7 +18,8 @@ FILE = ROOT / 'launch' / 'pose.launch.py'
 PROFILE = str(ROOT / 'config' / 'fastdds_shm.xml')
 ARGUMENTS = {
     'cameras', 'image_topic', 'camera_info_topic', 'image_transport', 'checkpoint', 'device',
-    'rig', 'refine', 'params_file', 'namespace', 'use_rviz', 'use_sim_time', 'log_level', 'respawn',
+    'rig', 'refine', 'params_file', 'namespace', 'use_rviz', 'use_sim_time', 'log_level',
+    'respawn',
 }  # fmt: skip
 
 
