@@ -44,12 +44,8 @@ FLOORS = {
         'evaluation',
     },  # fmt: skip
 }
-# Files outside node/ that may import ROS: the synthetic camera and the benchmarks' programs are
-# nodes themselves.
-ROS_OUTSIDE_NODE = {
-    PACKAGE / 'synthetic' / 'camera_publisher.py',
-    *(PACKAGE / 'evaluation' / 'benchmarks').glob('ros_*.py'),
-}
+# Files outside node/ that may import ROS: the synthetic camera is a node itself.
+ROS_OUTSIDE_NODE = {PACKAGE / 'synthetic' / 'camera_publisher.py'}
 ROS_MODULE = re.compile(
     r'(rclpy|rcl_interfaces|builtin_interfaces|\w+_msgs|std_srvs|cv_bridge|tf2_\w+|rosidl_\w+'
     r'|launch|launch_ros|launch_testing\w*|message_filters|tf_transformations'

@@ -89,8 +89,8 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from ray_pose_ros.estimation.pins import checked_checkpoint, read_pins, sha256
-    from ray_pose_ros.model.checkpoint import load_checkpoint, read_notes
+    from ray_pose_ros.estimation.pins import checked_checkpoint, read_pins
+    from ray_pose_ros.model.checkpoint import load_checkpoint, read_notes, sha256
 
     folder = checked_checkpoint(args.checkpoint)
     model = load_checkpoint(folder)

@@ -4,11 +4,10 @@
 file is checked whenever it is loaded; the one that ships must have it.
 """
 
-import hashlib
 import re
 from pathlib import Path, PurePosixPath
 
-from ray_pose_ros.model.checkpoint import default_checkpoint
+from ray_pose_ros.model.checkpoint import default_checkpoint, sha256
 from ray_pose_ros.model.checkpoint_error import CheckpointError
 
 PINS = 'SHA256SUMS'
@@ -92,15 +91,6 @@ def write_pins(folder: Path) -> dict[str, str]:
     partial.write_text('\n'.join(lines) + '\n', encoding='utf-8')
     partial.replace(folder / PINS)
     return pins
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal sum of a file."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _names(folder: Path) -> list[str]:

@@ -107,7 +107,7 @@ def save_checkpoint(
     settings = {
         'format_version': FORMAT_VERSION,
         'model': model.config.to_dict(),
-        'sha256': _digest(partial),
+        'sha256': sha256(partial),
         'notes': notes or {},
     }
     partial_config = path / (CONFIG + '.partial')
@@ -151,7 +151,7 @@ def _load_own(path: Path) -> RayDiffuser:
     if not isinstance(settings.get('model'), dict):
         raise CheckpointError(f"{path / CONFIG} lacks the mapping 'model'")
     expected = settings.get('sha256')
-    if expected is not None and expected != _digest(path / WEIGHTS):
+    if expected is not None and expected != sha256(path / WEIGHTS):
         raise CheckpointError(
             f'{path / WEIGHTS} is damaged or was replaced: its sha256 is not that of {CONFIG}'
         )
@@ -178,7 +178,8 @@ def _settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _digest(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Hexadecimal sum of a file."""
     digest = hashlib.sha256()
     with path.open('rb') as file:
         while block := file.read(1 << 20):

@@ -15,7 +15,7 @@ from ray_pose_ros.node.demo_processes import PROFILE_VARIABLES, isolated_environ
 from .timing import spread
 from .workload import Options
 
-PACKAGE = __package__
+PACKAGE = 'ray_pose_ros.node.benchmarks'
 SIZES = {'VGA': (640, 480), '1080p': (1920, 1080)}
 TRANSPORTS = {'Fast DDS default': False, 'shipped profile': True}
 _TIMEOUT_S = 600

@@ -1,6 +1,6 @@
 """What a frame costs the node that does not become a keyframe. A ROS program.
 
-    python -m ray_pose_ros.evaluation.benchmarks.ros_drops '{"compressed": false}'
+    python -m ray_pose_ros.node.benchmarks.ros_drops '{"compressed": false}'
 
 prints one line of JSON with a row for each size and reason. Most frames are dropped by their time
 stamp ('too_soon'), the rest after a look at a thumbnail ('unchanged'). CPU time is that of the
@@ -12,8 +12,8 @@ import json
 import sys
 import time
 
-from ray_pose_ros.evaluation.benchmarks.ros_probe import Probe
-from ray_pose_ros.evaluation.benchmarks.ros_publisher import Publisher, picture
+from ray_pose_ros.node.benchmarks.ros_probe import Probe
+from ray_pose_ros.node.benchmarks.ros_publisher import Publisher, picture
 
 SIZES = {'VGA': (640, 480), '1080p': (1920, 1080)}
 REASONS = ('too_soon', 'unchanged')

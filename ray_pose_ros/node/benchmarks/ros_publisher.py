@@ -1,6 +1,6 @@
 """A camera for measurements: one picture again and again, each with its own stamp. A ROS program.
 
-    python -m ray_pose_ros.evaluation.benchmarks.ros_publisher '{"camera": "vga", "width": 640}'
+    python -m ray_pose_ros.node.benchmarks.ros_publisher '{"camera": "vga", "width": 640}'
 
 prints one line of JSON when it has published all: how many, in how many seconds.
 """

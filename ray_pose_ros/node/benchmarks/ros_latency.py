@@ -1,6 +1,6 @@
 """From an image being published to its transform being heard, in a real ROS graph. A ROS program.
 
-    python -m ray_pose_ros.evaluation.benchmarks.ros_latency '{"images": 6}'
+    python -m ray_pose_ros.node.benchmarks.ros_latency '{"images": 6}'
 
 prints one line of JSON: for each image size, a list of milliseconds by stage for each image. The
 node is another process. One image at a time, so that none waits for another. 'transport' is what
@@ -11,8 +11,8 @@ import json
 import sys
 import time
 
-from ray_pose_ros.evaluation.benchmarks.ros_probe import Probe
-from ray_pose_ros.evaluation.benchmarks.ros_publisher import Publisher, picture
+from ray_pose_ros.node.benchmarks.ros_probe import Probe
+from ray_pose_ros.node.benchmarks.ros_publisher import Publisher, picture
 
 SIZES = {'VGA': (640, 480), '1080p': (1920, 1080)}
 STAGES = ('queue', 'decode', 'features', 'denoise', 'recover', 'solve', 'publish', 'total')

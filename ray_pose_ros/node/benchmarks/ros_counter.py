@@ -1,6 +1,6 @@
 """A subscriber that counts images, best effort, depth 5, as the node does. A ROS program.
 
-    python -m ray_pose_ros.evaluation.benchmarks.ros_counter '{"camera": "vga", "quiet": 2}'
+    python -m ray_pose_ros.node.benchmarks.ros_counter '{"camera": "vga", "quiet": 2}'
 
 prints one line of JSON when no image has come for `quiet` seconds after the first, or for
 `patience` seconds at all.
