@@ -76,7 +76,7 @@ def test_the_stored_results_are_of_the_shipped_weights():
 
 def test_no_results_lie_about_that_no_plan_knows():
     stored = {path.stem for path in (ROOT / 'docs' / 'results').glob('*.json')}
-    assert stored <= set(read_plan(ROOT))
+    assert stored <= {*read_plan(ROOT), 'benchmark'}  # which has a test of its own
 
 
 def test_blocks_are_written_and_prose_is_left(root):

@@ -17,7 +17,7 @@ def describe(device: str = 'cpu') -> dict:
         'processor': processor_name(),
         'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else None,
         'memory_gib': _memory_gib(),
-        'system': f'{_system_name()}, kernel {platform.release()}',
+        'system': _system_name(),
         'python': platform.python_version(),
         'torch': torch.__version__,
         'threads': torch.get_num_threads(),
