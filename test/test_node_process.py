@@ -162,7 +162,7 @@ def test_signals_while_results_are_written(checkpoint, tmp_path):
     node = NodeProcess(parameters | {'output_directory': str(tmp_path)})
     try:
         node.until('active:')
-        end = time.monotonic() + 30
+        end = time.monotonic() + 90
         while not client.poses and time.monotonic() < end:
             client.show(images[int(time.monotonic() * 1000) % 12], time.time_ns(), camera)
             executor.spin_once(timeout_sec=0.2)

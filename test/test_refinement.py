@@ -90,6 +90,8 @@ def test_pure_rotation_gives_the_rotation_and_leaves_the_centre_to_the_prior():
 
 
 def test_a_planar_scene():
+    # OpenCV's five points alone often take a wrong one of a plane's poses
+    pytest.importorskip('poselib')
     rng = np.random.default_rng(5)
     R, t = ring(3, 25)
     prior = noisy_prior(R, t, 12.0, rng)
