@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from ray_pose_ros.geometry.so3 import rotation_from_vector
 from ray_pose_ros.refinement.prior import Prior
-from ray_pose_ros.refinement.so3 import rotation_from_vector
 from ray_pose_ros.refinement.two_view import RayMatches
 
 PIXEL = 1e-3  # rad
@@ -51,6 +51,6 @@ def see(R, t, i, j, points, rng, wrong=0.0):
 
 def relative_errors(R, truth):
     """Degrees (N - 1,) of the rotations relative to the first camera."""
-    from ray_pose_ros.refinement.so3 import angle_between
+    from ray_pose_ros.geometry.so3 import angle_between
 
     return np.degrees(angle_between(R[1:] @ R[0].T, truth[1:] @ truth[0].T))

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from refinement_fixtures import noisy_prior, relative_errors, ring, see, unit
 
-from ray_pose_ros.refinement.adjust import Problem, _linearise, adjust
-from ray_pose_ros.refinement.essential import essential_poses
-from ray_pose_ros.refinement.refine import solve
-from ray_pose_ros.refinement.so3 import (
+from ray_pose_ros.geometry.so3 import (
     angle_between,
     rotation_from_vector,
     vector_from_rotation,
 )
+from ray_pose_ros.refinement.adjust import Problem, _linearise, adjust
+from ray_pose_ros.refinement.essential import essential_poses
+from ray_pose_ros.refinement.refine import solve
 from ray_pose_ros.refinement.two_view import epipolar_errors, epipolar_jacobian, refine_pose
 
 

@@ -54,6 +54,10 @@ def test_matches_of_two_keyframes_are_found_once(views, refining):
     np.testing.assert_array_equal(first.R, again.R)
     estimator.solve(prepared[1:])
     assert counting.pairs == 5
+    # the time of what was kept can be told, for those who count as from nothing
+    first, *others = (p.keyframe for p in prepared)
+    assert first.matching_seconds(others) > first.matching_seconds(others[:1]) > 0
+    assert first.matching_seconds([]) == 0
 
 
 def test_what_the_caller_sets_reaches_the_estimator(refining):

@@ -10,6 +10,7 @@ from torch import Tensor
 from ray_pose_ros.geometry.rays import camera_centres, normalise_rays
 from ray_pose_ros.geometry.rotations import geodesic_angle
 from ray_pose_ros.geometry.similarity import transform_cameras
+from ray_pose_ros.geometry.so3 import angle_between, nearest_rotation
 
 MODE_ANGLE = math.radians(15.0)  # answers within this angle in every view are the same answer
 _INLIER_ANGLE, _INLIER_SHIFT = math.radians(15.0), 0.25  # errors beyond lose their say
@@ -88,37 +89,20 @@ def _average(R: np.ndarray, centres: np.ndarray, start: int) -> tuple[np.ndarray
     weight, weight_c = np.ones(R.shape[:2]), np.ones(R.shape[:2])
     back = R.swapaxes(-1, -2)
     for _ in range(_ROUNDS):
-        turn = _nearest_rotation(((weight[..., None, None] * back) @ mean_R).sum(axis=1))
+        turn = nearest_rotation(((weight[..., None, None] * back) @ mean_R).sum(axis=1))
         turned_R = R @ turn[:, None]
         turned_c = centres @ turn
         inner = (weight_c * (turned_c * mean_c).sum(axis=2)).sum(axis=1)
         square = (weight_c * (turned_c * turned_c).sum(axis=2)).sum(axis=1)
         # a sample on the other side of the object must not be scaled to nothing
         turned_c = turned_c * np.clip(inner / square, 0.5, 2.0)[:, None, None]
-        angle = _angle(turned_R, mean_R)
+        angle = angle_between(turned_R, mean_R)
         off = turned_c - mean_c
         weight = 1 / (1 + (angle / _INLIER_ANGLE) ** 2)
         weight_c = 1 / (1 + (off * off).sum(axis=2) / _INLIER_SHIFT**2)
-        mean_R = _nearest_rotation((weight[..., None, None] * turned_R).sum(axis=0))
+        mean_R = nearest_rotation((weight[..., None, None] * turned_R).sum(axis=0))
         mean_c = (weight_c[..., None] * turned_c).sum(axis=0) / weight_c.sum(axis=0)[:, None]
     return mean_R, mean_c
-
-
-def _nearest_rotation(M: np.ndarray) -> np.ndarray:
-    """`rotations.project_to_so3` for arrays (..., 3, 3)."""
-    U, _, Vh = np.linalg.svd(M)
-    U[..., 2] *= np.where(np.linalg.det(U @ Vh) < 0, -1.0, 1.0)[..., None]
-    return U @ Vh
-
-
-def _angle(Ra: np.ndarray, Rb: np.ndarray) -> np.ndarray:
-    """`rotations.geodesic_angle` for arrays (..., 3, 3)."""
-    delta = Ra.swapaxes(-1, -2) @ Rb
-    x = delta[..., 2, 1] - delta[..., 1, 2]
-    y = delta[..., 0, 2] - delta[..., 2, 0]
-    z = delta[..., 1, 0] - delta[..., 0, 1]
-    trace = delta[..., 0, 0] + delta[..., 1, 1] + delta[..., 2, 2]
-    return np.arctan2(np.sqrt(x * x + y * y + z * z), trace - 1)
 
 
 def _count_modes(same: Tensor) -> int:

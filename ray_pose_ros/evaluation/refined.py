@@ -53,8 +53,8 @@ class RefinedMethod:
 
         estimate, seconds = self.prior.estimate(indices, rng)
         keyframes = [self._keyframes[int(i)] for i in indices]
-        # as from nothing: features cached from another subset are counted again
-        cached = sum(k.seconds for k in keyframes)
+        # as from nothing: features and matches cached from another subset are counted again
+        cached = sum(k.seconds + k.matching_seconds(keyframes) for k in keyframes)
         begin = time.perf_counter()
         refined = refine(estimate, keyframes, self.matchers, self.deadline)
         seconds += time.perf_counter() - begin + cached

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ray_pose_ros.geometry.so3 import hat, rotation_from_vector, vector_from_rotation
+
 from .averaging import edge_sigma
 from .hypotheses import Hypothesis
 from .prior import Prior
-from .so3 import hat, rotation_from_vector, vector_from_rotation
 from .two_view import MOST_MATCHES, RayMatches, depths, epipolar_jacobian
 
 OBJECT_SIDE, OBJECT_LOG_DISTANCE = 0.12, 0.3  # deviations of a camera's view of the object

@@ -10,7 +10,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .so3 import rotation_from_vector
+from ray_pose_ros.geometry.so3 import rotation_from_vector
+
 from .two_view import RayMatches, support
 
 MAX_ANGLE = np.radians(75.0)

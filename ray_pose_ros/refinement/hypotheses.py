@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ray_pose_ros.geometry.so3 import angle_between
+
 from .essential import essential_poses
 from .prior import Prior
-from .so3 import angle_between
 from .two_view import RayMatches, depths, epipolar_errors, object_misfit, refine_pose, support
 
 THRESHOLD = 2.5  # standard deviations of a ray within which a match is an inlier

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import weakref
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -61,8 +62,14 @@ class Keyframe:
         kept = self._matches.setdefault(other, {})
         if (matcher.name, turn) not in kept:
             features = self.features(matcher), other.features(matcher, turn)
-            kept[matcher.name, turn] = matcher.match(*features)
-        return kept[matcher.name, turn]
+            begin = time.perf_counter()
+            found = matcher.match(*features)
+            kept[matcher.name, turn] = found, time.perf_counter() - begin
+        return kept[matcher.name, turn][0]
+
+    def matching_seconds(self, others: Iterable[Keyframe]) -> float:
+        """Spent on the matches with these others that are kept."""
+        return sum(s for o in others for _, s in self._matches.get(o, {}).values())
 
     def pixel_sigma(self, matcher: Matcher) -> float:
         """Pixels of the photograph, one standard deviation of a match."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .so3 import angle_between, nearest_rotation
+from ray_pose_ros.geometry.so3 import angle_between, nearest_rotation
 
 # Share of all belief that is spread evenly over all rotations, whatever the samples say.
 DOUBT = 0.08

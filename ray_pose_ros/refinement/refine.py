@@ -15,6 +15,7 @@ import numpy as np
 
 from ray_pose_ros.estimation.estimator import Estimate
 from ray_pose_ros.estimation.views import View
+from ray_pose_ros.geometry.so3 import vector_from_rotation
 from ray_pose_ros.matching import Matcher, MatcherUnavailable, create_matcher
 
 from .adjust import Problem, adjust, place
@@ -24,7 +25,6 @@ from .correspond import correspond, rays
 from .hypotheses import hypotheses, near
 from .keyframe import Keyframe
 from .prior import Prior
-from .so3 import vector_from_rotation
 
 FEATURES = 1024  # of a learned matcher, an image: more cost more than they bring
 _FEWEST = 8  # matches of a pair worth looking at

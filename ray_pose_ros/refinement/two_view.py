@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .so3 import hat, rotation_from_vector, tangent_basis
+from ray_pose_ros.geometry.so3 import hat, rotation_from_vector, tangent_basis
 
 MOST_MATCHES = 60.0  # of one pair: the noise of more is not independent
 _PARALLEL = 1e-7  # sin^2 of the angle under which two rays say nothing about depth
