@@ -3,8 +3,8 @@
 import numpy as np
 
 from ray_pose_ros.geometry.so3 import rotation_from_vector
-from ray_pose_ros.refinement.prior import Prior
-from ray_pose_ros.refinement.two_view import RayMatches
+from ray_pose_ros.multiview.prior import Prior
+from ray_pose_ros.multiview.two_view import RayMatches
 
 PIXEL = 1e-3  # rad
 

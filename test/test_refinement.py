@@ -10,10 +10,10 @@ from ray_pose_ros.geometry.so3 import (
     rotation_from_vector,
     vector_from_rotation,
 )
-from ray_pose_ros.refinement.adjust import Problem, _linearise, adjust
+from ray_pose_ros.multiview.adjust import Problem, _linearise, _Table, adjust
+from ray_pose_ros.multiview.two_view import epipolar_errors, epipolar_jacobian, refine_pose
 from ray_pose_ros.refinement.essential import essential_poses
 from ray_pose_ros.refinement.refine import solve
-from ray_pose_ros.refinement.two_view import epipolar_errors, epipolar_jacobian, refine_pose
 
 
 def cloud(rng, count=80, size=0.15):
@@ -199,13 +199,13 @@ def test_adjust_ends_where_the_cost_is_least():
     R, t = ring(3)
     prior = noisy_prior(R, t, 10.0, rng)
     matches = all_pairs(R, t, cloud(rng), rng, wrong=0.2)
-    problem = Problem(matches, {}, prior.aligned(R), t)
+    problem = Problem(matches, prior.aligned(R), t)
     start = rotation_from_vector(rng.normal(size=(3, 3)) * 0.01) @ R
     found_R, found_t, information = adjust(start, t, problem)
     centres = -np.einsum('nji,nj->ni', found_R, found_t)
-    cost, normal, gradient = _linearise(found_R, centres, problem, 1.0)
+    cost, normal, gradient = _linearise(found_R, centres, problem, _Table(matches), 1.0)
     assert np.linalg.solve(normal, gradient) == pytest.approx(np.zeros(18), abs=2e-3)
-    assert cost <= _linearise(R, -np.einsum('nji,nj->ni', R, t), problem, 1.0)[0]
+    assert cost <= _linearise(R, -np.einsum('nji,nj->ni', R, t), problem, _Table(matches), 1.0)[0]
     assert np.linalg.eigvalsh(information).min() > 0
 
 

@@ -11,9 +11,9 @@ from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.so3 import angle_between, rotation_from_vector
 from ray_pose_ros.matching import Features, Matches
+from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.refinement.correspond import correspond
 from ray_pose_ros.refinement.keyframe import Keyframe, turn_between, unturned
-from ray_pose_ros.refinement.prior import Prior
 from ray_pose_ros.refinement.refine import default_matchers, keyframe, refine
 
 WIDTH, HEIGHT = 240, 180

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ray_pose_ros.geometry.so3 import angle_between, rotation_from_vector, vector_from_rotation
+from ray_pose_ros.multiview.prior import DOUBT, Prior, alignment, gauss
 
 from .hypotheses import Hypothesis
-from .prior import DOUBT, Prior, alignment, gauss
 
 Pairs = dict[tuple[int, int], list[Hypothesis]]
 _EDGE = np.radians(1.5)  # rad, rms: nothing is better than this before all are adjusted together

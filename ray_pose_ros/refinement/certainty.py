@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .averaging import Pairs
+from ray_pose_ros.multiview.adjust import deviations
+from ray_pose_ros.multiview.prior import Prior
+
 from .hypotheses import Hypothesis
-from .prior import Prior
 
 SURE = np.radians(5.0)  # rad: a camera joined to the first and less uncertain is sure
 # Chance that a link of belief x, nats, is a look-alike: logistic, from what photographs showed.
@@ -46,7 +47,11 @@ class Certainty:
 
 
 def certainty(
-    R: np.ndarray, t: np.ndarray, information: np.ndarray, problem, pairs: Pairs
+    R: np.ndarray,
+    t: np.ndarray,
+    information: np.ndarray,
+    prior: Prior,
+    chosen: dict[tuple[int, int], Hypothesis],
 ) -> Certainty:
     """Move adjusted cameras to the published world and say how far off they may be.
 
@@ -56,18 +61,10 @@ def certainty(
     """
     n = len(R)
     scale = np.linalg.norm(t[0])
-    covariance = np.linalg.inv(information).reshape(n, 6, n, 6)
-    rotation, centre = np.zeros(n), np.zeros(n)
-    for i in range(n):
-        # relative to the first camera: w_i - R_i R_0^T w_0, both in camera i's frame
-        J = np.zeros((3, n, 6))
-        J[:, i, :3] += np.eye(3)
-        J[:, 0, :3] -= R[i] @ R[0].T
-        rotation[i] = np.sqrt(max(np.einsum('aib,ibjc,ajc->', J, covariance, J), 0))
-        centre[i] = np.sqrt(max(np.trace(covariance[i, 3:, i, 3:]), 0)) / scale
-    links = strengths(problem.chosen, n)
+    rotation, centre = deviations(R, information)
+    centre = centre / scale
+    links = strengths(chosen, n)
     wrong = 1 / (1 + np.exp(np.clip(_SLOPE * (links - _HALF), -30, 30)))
-    prior = problem.prior
     # nobody is lost further than the prior lets it be
     lost = np.minimum(_LOST * np.sqrt(wrong), prior.rotation_sigma * 2**0.5)
     rotation = np.sqrt((_INFLATION * rotation) ** 2 + lost**2 + _ROTATION_FLOOR**2)
@@ -76,7 +73,7 @@ def certainty(
     # the first camera's orientation is the world's: its own share is in all the others
     rotation[0] = max(rotation[1:].min(), _ROTATION_FLOOR)
     matches = np.zeros(n, dtype=int)
-    for (i, j), h in problem.chosen.items():
+    for (i, j), h in chosen.items():
         matches[[i, j]] += int(h.inliers.sum())
     turned = R @ R[0].T
     return Certainty(
@@ -86,7 +83,7 @@ def certainty(
         np.hypot(centre, _CENTRE_FLOOR),
         (links > 0) & (rotation < SURE),
         matches,
-        np.array(sorted(problem.chosen), dtype=int).reshape(-1, 2),
+        np.array(sorted(chosen), dtype=int).reshape(-1, 2),
     )
 
 

@@ -9,10 +9,10 @@ import torch
 
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.matching import Matcher
+from ray_pose_ros.multiview.prior import Prior
+from ray_pose_ros.multiview.two_view import RayMatches
 
 from .keyframe import TURNING, Keyframe, turn_between
-from .prior import Prior
-from .two_view import RayMatches
 
 _CERTAIN = np.radians(35.0)  # rad: a prior surer than this tells how images are rolled
 _PLENTY = 60  # matches that show that the images are the right way up

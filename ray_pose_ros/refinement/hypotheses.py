@@ -14,10 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ray_pose_ros.geometry.so3 import angle_between
+from ray_pose_ros.multiview.prior import Prior
+from ray_pose_ros.multiview.two_view import (
+    RayMatches,
+    depths,
+    epipolar_errors,
+    object_misfit,
+    refine_pose,
+    support,
+)
 
 from .essential import essential_poses
-from .prior import Prior
-from .two_view import RayMatches, depths, epipolar_errors, object_misfit, refine_pose, support
 
 THRESHOLD = 2.5  # standard deviations of a ray within which a match is an inlier
 EVIDENCE = 0.35  # nats that the first inliers are worth: matches are not independent

@@ -17,14 +17,15 @@ from ray_pose_ros.estimation.estimator import Estimate
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.so3 import vector_from_rotation
 from ray_pose_ros.matching import Matcher, MatcherUnavailable, create_matcher
+from ray_pose_ros.multiview.adjust import Problem, adjust
+from ray_pose_ros.multiview.prior import Prior
 
-from .adjust import Problem, adjust, place
 from .averaging import agree
 from .certainty import Certainty, certainty
 from .correspond import correspond, rays
 from .hypotheses import hypotheses, near
 from .keyframe import Keyframe
-from .prior import Prior
+from .place import place
 
 FEATURES = 1024  # of a learned matcher, an image: more cost more than they bring
 _FEWEST = 8  # matches of a pair worth looking at
@@ -153,14 +154,10 @@ def solve(prior: Prior, found: dict, looking: np.ndarray) -> Certainty:
     explained = {
         key: found[key].take(near(h.R, h.t, found[key])) for key, h in agreed.chosen.items()
     }
-    problem = Problem(
-        explained,
-        agreed.chosen,
-        prior.aligned(agreed.R),
-        looking,
-    )
-    R, t, information = adjust(agreed.R, place(agreed.R, problem), problem)
-    return certainty(R, t, information, problem, pairs)
+    problem = Problem(explained, prior.aligned(agreed.R), looking)
+    placed = place(agreed.R, agreed.chosen, looking)
+    R, t, information = adjust(agreed.R, placed, problem)
+    return certainty(R, t, information, problem.prior, agreed.chosen)
 
 
 def prior_of(estimate: Estimate) -> Prior:

@@ -22,6 +22,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     render.add_argument('--workers', type=int, default=os.cpu_count())
     render.add_argument('--library', type=Path, help='models packed by synthetic.meshes')
     render.add_argument('--share', type=float, default=0.5, help='of objects from the library')
+    render.add_argument(
+        '--whole', type=float, default=0.15, help='share of scenes seen without a box (training)'
+    )
 
     fit = actions.add_parser('run', help='train, going on where a killed run stopped')
     fit.add_argument('--data', type=Path, nargs='+', required=True, help='training folders')
@@ -49,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
             args.workers,
             library=args.library,
             share=args.share if args.library else 0.0,
+            whole=args.whole,
         )
         return 0
     return _train(args)

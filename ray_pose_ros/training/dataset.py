@@ -29,6 +29,7 @@ from .stores import ViewStore
 DEPTH_STEP = 8  # pixels between the depth samples that are kept
 SIZE = 224
 VIEWS = 20
+WHOLE = 0.15  # share of training scenes without boxes
 SENSORS = ((640, 480), (480, 640), (640, 360), (512, 512))  # width, height
 
 
@@ -42,11 +43,13 @@ def render_dataset(
     shard: int = 16,
     library: Path | None = None,
     share: float = 0.0,
+    whole: float = WHOLE,
 ) -> None:
     """Render `scenes` scenes into shards under `folder`; shards that exist are kept.
 
     A `share` of the objects is taken from a `library` of models (see synthetic/meshes.py), the
-    others are generated.
+    others are generated. In a share `whole` of the training scenes there is no box: all views are
+    the middle of the image, often closer, and in half of them the cameras stand on one side.
     """
     folder.mkdir(parents=True, exist_ok=True)
     jobs = []
@@ -54,7 +57,7 @@ def render_dataset(
         path = folder / f'scenes_{split}_{first_seed + start:08d}.npz'
         seeds = range(first_seed + start, first_seed + min(start + shard, scenes))
         if not path.exists():
-            jobs.append((path, list(seeds), split, views, library, share))
+            jobs.append((path, list(seeds), split, views, library, share, whole))
     # spawned, so that numba and torch threads of the parent do not leak into the workers
     with get_context('spawn').Pool(workers) as pool:
         done = pool.imap_unordered(_render_shard, jobs)
@@ -65,9 +68,9 @@ def render_dataset(
 def _render_shard(job: tuple) -> Path:
     from ray_pose_ros.synthetic.meshes import MeshLibrary
 
-    path, seeds, split, views, library, share = job
+    path, seeds, split, views, library, share, whole = job
     models = MeshLibrary(library, split) if library else None
-    scenes = [_render_scene(seed, split, views, models, share) for seed in seeds]
+    scenes = [_render_scene(seed, split, views, models, share, whole) for seed in seeds]
     columns = {name: np.stack([scene[name] for scene in scenes]) for name in scenes[0]}
     partial = path.with_suffix('.partial.npz')
     np.savez(partial, **columns)
@@ -76,7 +79,12 @@ def _render_shard(job: tuple) -> Path:
 
 
 def _render_scene(
-    seed: int, split: str, views: int, library=None, share: float = 0.0
+    seed: int,
+    split: str,
+    views: int,
+    library=None,
+    share: float = 0.0,
+    whole_share: float = WHOLE,
 ) -> dict[str, np.ndarray]:
     """One scene's arrays; depends on the arguments only."""
     from ray_pose_ros.synthetic.cameras import sample_cameras
@@ -88,13 +96,22 @@ def _render_scene(
         scene = sample_scene(seed + attempt * 10**9, split, library=library, share=share)
         rng = np.random.default_rng([seed, split == 'test', 7 + attempt])
         size = SENSORS[rng.integers(len(SENSORS))]
-        whole, closer = False, 1.0
+        whole, closer, spread = False, 1.0, 360.0
         if split == 'train':  # the test split stays what earlier figures were measured on
-            whole = rng.random() < 0.15  # no box: the middle of the image, in all views
+            whole = rng.random() < whole_share
             closer = rng.uniform(1.0, 1.7) if whole and rng.random() < 0.6 else 1.0
+            if whole and rng.random() < 0.5:
+                spread = rng.uniform(60, 200)
         rolls = (1 / 6, 1 / 10) if split == 'train' else (1 / 12, 0.0)
         cameras = sample_cameras(
-            rng, scene, 2 * views, size, turned=rolls[0], loose_roll=rolls[1], closer=closer
+            rng,
+            scene,
+            2 * views,
+            size,
+            spread=spread,
+            turned=rolls[0],
+            loose_roll=rolls[1],
+            closer=closer,
         )
         # clutter may hide the object: draw some cameras to spare, and keep what shows it
         for camera, rotation, translation in cameras:

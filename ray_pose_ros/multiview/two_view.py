@@ -24,6 +24,8 @@ class RayMatches:
         a, b: (K, 3) unit rays in the frames of the first and the second camera.
         sigma: (K,) rad, one standard deviation of a match's epipolar error.
         centre_a, centre_b: (3,) unit rays through the object's place in the two images.
+        weight: (K,) in [0, 1], how likely a match is to be one at all; None for 1. Only `adjust`
+            looks at it.
     """
 
     a: np.ndarray
@@ -31,15 +33,16 @@ class RayMatches:
     sigma: np.ndarray
     centre_a: np.ndarray
     centre_b: np.ndarray
+    weight: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.a)
 
     def take(self, which: np.ndarray) -> RayMatches:
         """The chosen matches: indices or a mask (K,) bool."""
-        return RayMatches(
-            self.a[which], self.b[which], self.sigma[which], self.centre_a, self.centre_b
-        )
+        weight = None if self.weight is None else self.weight[which]
+        rays = self.a[which], self.b[which]
+        return RayMatches(*rays, self.sigma[which], self.centre_a, self.centre_b, weight)
 
 
 def epipolar_errors(R: np.ndarray, t: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -150,8 +153,10 @@ def refine_pose(
 def epipolar_jacobian(
     R: np.ndarray, t: np.ndarray, a: np.ndarray, b: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Epipolar errors (K,) and their derivatives (K, 3) by a turn of R from the left and by t."""
-    d, bt = a @ R.T, np.cross(b, t)
+    """Epipolar errors (..., K) of rays a, b (..., K, 3) under R (..., 3, 3), t (..., 3), and their
+    derivatives (..., K, 3) by a turn of R from the left and by t."""
+    t = t[..., None, :]
+    d, bt = a @ np.swapaxes(R, -1, -2), np.cross(b, t)
     normal = np.cross(t, d)  # E a; E^T b is R^T (b x t)
     value = (normal * b).sum(-1, keepdims=True)
     square = (normal * normal + bt * bt).sum(-1, keepdims=True) - 2 * value**2
@@ -163,7 +168,7 @@ def epipolar_jacobian(
     square_move = np.cross(d, normal) + np.cross(bt, b) - 2 * value * move
     share = value / scale**2
     return (
-        (value / scale)[:, 0],
+        (value / scale)[..., 0],
         (turn - share * square_turn) / scale,
         (move - share * square_move) / scale,
     )

@@ -1,0 +1,2 @@
+"""Several calibrated views at once: matched rays, what is believed beforehand, and cameras that
+fit both; see `adjust`."""

@@ -1,0 +1,171 @@
+"""All cameras at once: the poses that all matches and the prior fit best.
+
+A match is one residual, the angle by which its rays miss each other, so that there are six
+unknowns a camera and no points. The object stays at the world's origin: where it is seen, and
+from how far, is a prior on each camera's translation, which also fixes the scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ray_pose_ros.geometry.so3 import hat, rotation_from_vector, vector_from_rotation
+
+from .prior import Prior
+from .two_view import MOST_MATCHES, RayMatches, depths, epipolar_jacobian
+
+OBJECT_SIDE, OBJECT_LOG_DISTANCE = 0.12, 0.3  # deviations of a camera's view of the object
+_LIMIT = 2.5  # deviations of a ray beyond which a match is cut off
+_SLOWLY = 2.0  # times the limit, to begin with
+
+
+@dataclass(frozen=True)
+class Problem:
+    """N cameras, the matches of some pairs (i, j), and the prior.
+
+    `looking` (N, 3): where each camera should see the object, times its distance.
+    """
+
+    matches: dict[tuple[int, int], RayMatches]
+    prior: Prior
+    looking: np.ndarray
+
+
+def adjust(
+    R: np.ndarray, t: np.ndarray, problem: Problem, rounds: int = 25
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Levenberg-Marquardt from R (N, 3, 3), t (N, 3) on.
+
+    Returns R, t and the information matrix (6N, 6N) of (turn of the camera about its centre, in
+    its frame; move of its centre in the world) at the optimum; prior included.
+    """
+    n = len(R)
+    centres = -np.einsum('nji,nj->ni', R, t)
+    table = _Table(problem.matches)
+    # moving all cameras together is held by the prior alone, a billionth of what matches say
+    damping = 1e-7
+    widen = _SLOWLY
+    cost, A, b = _linearise(R, centres, problem, table, widen)
+    for step in range(rounds):
+        x = np.linalg.solve(A + damping * np.diag(np.diag(A)) + 1e-9 * np.eye(6 * n), b)
+        x = x.reshape(n, 6)
+        x *= min(1.0, 0.5 / max(np.abs(x).max(), 1e-12))
+        new_R, new_c = rotation_from_vector(x[:, :3]) @ R, centres + x[:, 3:]
+        new = _linearise(new_R, new_c, problem, table, widen)
+        if new[0] <= cost:
+            done = cost - new[0] < 1e-3 and damping < 1e-9
+            R, centres, (cost, A, b) = new_R, new_c, new
+            damping = max(damping / 10, 1e-12)
+        else:
+            done = damping > 10
+            damping *= 20
+        if done or step in (3, 6):
+            if widen == 1.0 and done:
+                break
+            widen = max(1.0, widen / 2)
+            cost, A, b = _linearise(R, centres, problem, table, widen)
+    if widen != 1.0:
+        cost, A, b = _linearise(R, centres, problem, table, 1.0)
+    return R, -np.einsum('nij,nj->ni', R, centres), A
+
+
+def deviations(R: np.ndarray, information: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviations (N,) of rotations R (N, 3, 3), rms rad, and of centres, rms distance.
+
+    Rotations relative to the first camera, centres in the world of `adjust`, whose information
+    matrix (6N, 6N) this is.
+    """
+    n = len(R)
+    covariance = np.linalg.inv(information).reshape(n, 6, n, 6)
+    turns = covariance[:, :3, :, :3]
+    rotation, centre = np.zeros(n), np.zeros(n)
+    for i in range(1, n):
+        # w_i - R_i R_0^T w_0, both in camera i's frame
+        Q = R[i] @ R[0].T
+        own, cross = turns[i, :, i] + Q @ turns[0, :, 0] @ Q.T, turns[i, :, 0] @ Q.T
+        rotation[i] = np.sqrt(max(np.trace(own - cross - cross.T), 0))
+    for i in range(n):
+        centre[i] = np.sqrt(max(np.trace(covariance[i, 3:, i, 3:]), 0))
+    return rotation, centre
+
+
+class _Table:
+    """The matches of all E pairs in arrays (E, K, ...), filled up with matches of no weight."""
+
+    def __init__(self, matches: dict[tuple[int, int], RayMatches]):
+        lists = list(matches.values())
+        self.i, self.j = np.array(list(matches), dtype=int).reshape(-1, 2).T
+        most = max((len(m) for m in lists), default=0)
+        self.a = np.tile([0.0, 0.0, 1.0], (len(lists), most, 1))
+        self.b = self.a.copy()
+        self.sigma, self.weight = np.ones((len(lists), most)), np.zeros((len(lists), most))
+        for e, m in enumerate(lists):
+            k = len(m)
+            self.a[e, :k], self.b[e, :k], self.sigma[e, :k] = m.a, m.b, m.sigma
+            self.weight[e, :k] = 1 if m.weight is None else m.weight
+
+
+def _linearise(R, centres, problem: Problem, table: _Table, widen: float):
+    """Cost, normal matrix (6N, 6N) and right side at these cameras."""
+    n, i, j = len(R), table.i, table.j
+    A, b, cost = np.zeros((n, n, 6, 6)), np.zeros((n, 6)), 0.0
+    if len(i):
+        relative = R[j] @ np.swapaxes(R[i], -1, -2)
+        move = (R[j] @ (centres[i] - centres[j])[..., None])[..., 0]
+        length = np.maximum(np.linalg.norm(move, axis=-1), 1e-9)
+        t = move / length[:, None]
+        e, Jw, Jt = epipolar_jacobian(relative, t, table.a, table.b)  # (E, K), (E, K, 3) twice
+        first, second = depths(relative, t, table.a, table.b)
+        limit = widen * _LIMIT * table.sigma
+        # Geman-McClure: smooth, and what is far off or behind has no say
+        ahead = (first > 0) & (second > 0)
+        u = np.where(ahead, (e / limit) ** 2, np.inf)
+        count = (table.weight * (u < 1)).sum(-1, keepdims=True)
+        share = table.weight * np.minimum(1.0, MOST_MATCHES / np.maximum(count, 1))
+        w = share / table.sigma**2 / (1 + u) ** 2
+        lost = np.where(ahead, 1 - 1 / (1 + u), 1.0)
+        cost = 0.5 * (widen * _LIMIT) ** 2 * (share * lost).sum()
+        Jc = Jt @ R[j] / length[:, None, None]
+        J_i = np.concatenate([-Jw @ relative, Jc], axis=-1)  # (E, K, 6)
+        J_j = np.concatenate([Jw - Jt @ hat(t), -Jc], axis=-1)
+        e = np.where(w > 0, e, 0)
+        for one, other, of_one, of_other in ((i, i, J_i, J_i), (j, j, J_j, J_j), (i, j, J_i, J_j)):
+            block = np.swapaxes(of_one * w[..., None], -1, -2) @ of_other
+            np.add.at(A, (one, other), block)
+            if one is not other:
+                np.add.at(A, (other, one), np.swapaxes(block, -1, -2))
+        for one, of_one in ((i, J_i), (j, J_j)):
+            np.add.at(b, one, -(of_one * (w * e)[..., None]).sum(1))
+    A = A.transpose(0, 2, 1, 3)  # (N, 6, N, 6)
+    cost += _add_prior(R, centres, problem, A, b)
+    return cost, A.reshape(6 * n, 6 * n), b.reshape(-1)
+
+
+def _add_prior(R, centres, problem: Problem, A, b) -> float:
+    cost = 0.0
+    prior = problem.prior
+    for i in range(len(R)):
+        sigma = max(prior.rotation_sigma[i], 1e-3) / 3**0.5
+        e = vector_from_rotation(prior.R[i] @ R[i].T)
+        u = (e @ e) / (3 * sigma) ** 2
+        w = 1 / sigma**2 / (1 + u)
+        cost += 0.5 * 9 * np.log1p(u)
+        A[i, :3, i, :3] += w * np.eye(3)
+        b[i, :3] += w * e
+        # where the object is seen: e = t - looking, t = -R c; t' = t + w x t - R dc
+        looking = problem.looking[i]
+        r = np.linalg.norm(looking)
+        axis = looking / r
+        t = -R[i] @ centres[i]
+        W = (np.eye(3) - np.outer(axis, axis)) / (OBJECT_SIDE * r) ** 2
+        W += np.outer(axis, axis) / (OBJECT_LOG_DISTANCE * r) ** 2
+        e = t - looking
+        u = e @ W @ e / 9
+        cost += 0.5 * 9 * np.log1p(u)
+        W = W / (1 + u)
+        J = np.hstack([-hat(t), -R[i]])
+        A[i, :, i] += J.T @ W @ J
+        b[i] -= J.T @ W @ e
+    return cost
