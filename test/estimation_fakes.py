@@ -63,7 +63,7 @@ class Oracle(nn.Module):
             self.answer = torch.stack([self.rays[i[0], i] for i in order])
         return Context(features)
 
-    def denoise(self, x, t, context):
+    def denoise(self, x, t, context, found=None):
         return self.answer.expand_as(x)
 
 

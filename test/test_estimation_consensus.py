@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from estimation_fakes import cameras, orbit
@@ -88,7 +89,7 @@ def test_residuals_vanish_for_the_cameras_own_rays_and_grow_with_noise():
 
 
 def test_no_sigma_is_zero():
-    zero = torch.zeros(2)
+    zero = np.zeros(2)
     told = standard_deviation(zero, zero, 8, (1.0, 0.0, 1.0, 0.01))
     assert told.tolist() == pytest.approx([0.01, 0.01])
     told = standard_deviation(zero + 3, zero + 4, 8, (1.0, 0.0, 1.0, 1e-9))

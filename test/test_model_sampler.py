@@ -38,7 +38,7 @@ class Oracle:
         self.config = SimpleNamespace(**({'regression': False} | settings))
         self.answer, self.max_views, self.calls = answer, max_views, []
 
-    def denoise(self, x, t, context):
+    def denoise(self, x, t, context, found=None):
         self.calls.append((t, x, context))
         return self.answer(x, t)
 

@@ -135,8 +135,8 @@ def fit_residuals(rays: Tensor, R: Tensor, t: Tensor, directions: Tensor) -> tup
 
 
 def standard_deviation(
-    spread: Tensor, misfit: Tensor, samples: int, terms: tuple[float, float, float, float]
-) -> Tensor:
+    spread: np.ndarray, misfit: np.ndarray, samples: int, terms: tuple[float, ...]
+) -> np.ndarray:
     """One standard deviation (N,) from the spread of samples and the misfit of the rays, (N,).
 
     `terms` are those of `ModelConfig.rotation_sigma`. The last is a floor, so that it is never
@@ -144,4 +144,4 @@ def standard_deviation(
     """
     slope, power, share, floor = terms
     spread = slope * samples**power * spread
-    return (spread.square() + (share * misfit).square() + floor**2).sqrt()
+    return np.sqrt(spread**2 + (share * misfit) ** 2 + floor**2)

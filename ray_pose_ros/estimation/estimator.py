@@ -19,6 +19,7 @@ from torch import Tensor
 from ray_pose_ros.estimation.consensus import consensus, fit_residuals, standard_deviation
 from ray_pose_ros.estimation.pins import checked_checkpoint
 from ray_pose_ros.estimation.preparation import Prepared, prepare
+from ray_pose_ros.estimation.settling import ray_matches, settle
 from ray_pose_ros.estimation.solution import (
     EstimationError,
     patch_directions,
@@ -31,6 +32,7 @@ from ray_pose_ros.geometry.crops import Crop
 from ray_pose_ros.geometry.pytorch3d import rays_p3d_to_opencv
 from ray_pose_ros.geometry.rays import to_grid, to_tokens
 from ray_pose_ros.model.checkpoint import load_checkpoint
+from ray_pose_ros.model.matching import MutualMatches
 from ray_pose_ros.model.plans import default_plan
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
 from ray_pose_ros.model.sampler import sample
@@ -91,9 +93,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Doubts:
-    """Spread of `samples` answers, and misfit of the rays to the cameras, (N,) each.
+    """What an uncertainty is made from, (N,) each: rotations in radians, centres in world units.
 
-    Rotations in radians, centres in world units.
+    Without matches the spread of `samples` answers and the misfit of the rays to the cameras; with
+    them the deviation that the adjustment tells and the standard deviation before it.
     """
 
     samples: int
@@ -101,6 +104,17 @@ class Doubts:
     rotation_misfit: np.ndarray
     centre_spread: np.ndarray
     centre_misfit: np.ndarray
+
+    def sigmas(
+        self, rotation_terms: tuple[float, ...], centre_terms: tuple[float, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Standard deviations (N,) of rotations and centres; terms as in `ModelConfig`."""
+        return (
+            standard_deviation(
+                self.rotation_spread, self.rotation_misfit, self.samples, rotation_terms
+            ),
+            standard_deviation(self.centre_spread, self.centre_misfit, self.samples, centre_terms),
+        )
 
 
 class Estimator:
@@ -115,6 +129,8 @@ class Estimator:
         seed: of the noise, drawn on the CPU whatever the device.
         crop_scale: side of the crops over the longer side of the objects' boxes.
         crop_params: 'training', or 'demo' to repeat the official demo's (official models only).
+        use_matches: adjust the cameras to the network's own matches as well, where it has them and
+            all intrinsics are known; see `settling`.
         precision: of the network's arithmetic, 'float32', 'float16' or 'bfloat16'; the state of
             the sampler stays single, recovery is in double.
 
@@ -132,6 +148,7 @@ class Estimator:
         crop_scale: float = 1.15,
         crop_params: str = 'training',
         precision: str = 'float32',
+        use_matches: bool = True,
     ):
         if samples < 0:
             raise ValueError(f'samples is {samples}, expected 0 (the default) or more')
@@ -149,6 +166,7 @@ class Estimator:
         usual = ANCHORED_SAMPLES if model.config.anchor_reference else OFFICIAL_SAMPLES
         self.samples, self.seed = samples or usual, seed
         self.crop_scale, self.crop_params = crop_scale, crop_params
+        self.use_matches = use_matches
         self.plan = default_plan(model.config, model.noise_scheduler, steps or None)
 
     def prepare(self, view: View) -> Prepared:
@@ -176,7 +194,7 @@ class Estimator:
         """
         _check_count(len(prepared))
         begin = time.perf_counter()
-        rays = self._predict(prepared, progress)  # (S, N, P, 6) float64 on the CPU
+        rays, matches = self._predict(prepared, progress)  # (S, N, P, 6) float64 on the CPU
         middle = time.perf_counter()
         names = [p.name for p in prepared]
         _check_finite(rays, names, 'the network predicted NaN or infinite rays')
@@ -189,25 +207,38 @@ class Estimator:
         directions = torch.stack([patch_directions(*x) for x in zip(prepared, used, strict=True)])
         angle, miss = fit_residuals(rays[best], R[best], t[best], directions)
         config = self.model.config
-        spread, shift = agreed.rotation_sigma, agreed.centre_sigma
-        rotation_sigma = standard_deviation(spread, angle, len(R), config.rotation_sigma)
-        centre_sigma = standard_deviation(shift, miss, len(R), config.centre_sigma)
+        doubts = Doubts(
+            len(R), *(x.numpy() for x in (agreed.rotation_sigma, angle, agreed.centre_sigma, miss))
+        )
+        rotation_sigma, centre_sigma = doubts.sigmas(config.rotation_sigma, config.centre_sigma)
+        found_R, found_t = agreed.R.numpy(), agreed.t.numpy()
+        settled = None
+        if matches is not None:
+            own = ray_matches(prepared, matches, 2 * config.grid)
+            settled = settle(found_R, found_t, rotation_sigma, own)
+        if settled is not None:
+            found_R, found_t = settled.R, settled.t
+            deviations = settled.rotation_deviation, settled.centre_deviation
+            doubts = Doubts(len(R), deviations[0], rotation_sigma, deviations[1], centre_sigma)
+            rotation_sigma, centre_sigma = doubts.sigmas(
+                config.matched_rotation_sigma, config.matched_centre_sigma
+            )
         grid = config.grid
         end = time.perf_counter()
         return Estimate(
-            R=agreed.R.numpy(),
-            t=agreed.t.numpy(),
+            R=found_R,
+            t=found_t,
             cameras=tuple(used),
             intrinsics_source=tuple(p.intrinsics_source for p in prepared),
             names=tuple(names),
             stamps=tuple(p.stamp for p in prepared),
             crops=tuple(p.crop for p in prepared),
-            rotation_sigma=rotation_sigma.numpy(),
-            centre_sigma=centre_sigma.numpy(),
+            rotation_sigma=rotation_sigma,
+            centre_sigma=centre_sigma,
             agreement=agreed.agreement,
             modes=agreed.modes,
             rays=to_grid(rays[best], grid, grid).float().numpy(),
-            doubts=Doubts(len(R), *(x.numpy() for x in (spread, angle, shift, miss))),
+            doubts=doubts,
             samples=R.numpy(),
             timings={
                 'features': sum(p.seconds for p in prepared),
@@ -221,8 +252,10 @@ class Estimator:
             return nullcontext()
         return torch.autocast(self.device.type, PRECISIONS[self.precision])
 
-    def _predict(self, prepared: Sequence[Prepared], progress) -> Tensor:
-        """Rays (S, N, P, 6) float64, OpenCV axes, each sample in its gauge."""
+    def _predict(
+        self, prepared: Sequence[Prepared], progress
+    ) -> tuple[Tensor, MutualMatches | None]:
+        """Rays (S, N, P, 6) float64, OpenCV axes, each sample in its gauge, and the matches."""
         config = self.model.config
         features = torch.stack([p.features for p in prepared])
         geometry = torch.stack([p.geometry for p in prepared])
@@ -249,7 +282,12 @@ class Estimator:
         if len(order) > 1:
             back = order.argsort(dim=1)
             rays = torch.stack([of_sample[i] for of_sample, i in zip(rays, back, strict=True)])
-        return rays_p3d_to_opencv(rays) if config.geometry == 'ndc' else rays
+        if config.geometry == 'ndc':
+            return rays_p3d_to_opencv(rays), None
+        known = all(p.camera is not None for p in prepared)
+        if sampled.matching is None or not (self.use_matches and known):
+            return rays, None
+        return rays, self.model.mutual_matches(sampled.matching, order)
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -23,20 +23,42 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, fit, and write the terms into the checkpoint's configuration."""
-    import numpy as np
-    from tqdm import tqdm
-
     from ray_pose_ros.estimation.estimator import Estimator
-    from ray_pose_ros.model.checkpoint import change_settings
-
-    from .sequences import render_scene
+    from ray_pose_ros.model.checkpoint import change_settings, load_checkpoint
 
     if args.scenes < 1 or args.subsets < 1 or min(args.views) < 2:
         raise ValueError(
             f'--scenes {args.scenes}, --subsets {args.subsets}, --views {args.views}: expected '
             'at least 1, 1 and 2'
         )
-    estimator = Estimator(args.checkpoint, device=args.device, samples=args.samples)
+    # the adjustment to matches weighs the rays by their uncertainty, which has to be right first
+    stages = [('rotation_sigma', 'centre_sigma', False)]
+    if load_checkpoint(args.checkpoint).config.rematch:
+        stages.append(('matched_rotation_sigma', 'matched_centre_sigma', True))
+    for *names, use_matches in stages:
+        estimator = Estimator(
+            args.checkpoint, device=args.device, samples=args.samples, use_matches=use_matches
+        )
+        told = {}
+        for name, table in zip(names, measure(estimator, args), strict=True):
+            before = getattr(estimator.model.config, name)
+            told[name] = fit_terms(table)
+            print(
+                f'{name}: {[round(x, 4) for x in told[name]]}, mean negative log-likelihood '
+                f'{negative_log_likelihood(before, table):.3f} -> '
+                f'{negative_log_likelihood(told[name], table):.3f} on {len(table)} views'
+            )
+        change_settings(args.checkpoint, told)
+    return 0
+
+
+def measure(estimator, args: argparse.Namespace) -> tuple:
+    """Tables of doubts and errors of rotations and of centres; see `doubts_and_errors`."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from .sequences import render_scene
+
     rotations, centres = [], []
     for seed in tqdm(range(args.first_seed, args.first_seed + args.scenes), unit='object'):
         sequence = render_scene(seed)
@@ -49,18 +71,7 @@ def run(args: argparse.Namespace) -> int:
                 rotation, centre = doubts_and_errors(found, sequence.R[chosen], sequence.t[chosen])
                 rotations.append(rotation)
                 centres.append(centre)
-    told = {}
-    for name, rows in (('rotation_sigma', rotations), ('centre_sigma', centres)):
-        table = np.concatenate(rows)
-        before = getattr(estimator.model.config, name)
-        told[name] = fit_terms(table)
-        print(
-            f'{name}: {[round(x, 4) for x in told[name]]}, mean negative log-likelihood '
-            f'{negative_log_likelihood(before, table):.3f} -> '
-            f'{negative_log_likelihood(told[name], table):.3f} on {len(table)} views'
-        )
-    change_settings(args.checkpoint, told)
-    return 0
+    return np.concatenate(rotations), np.concatenate(centres)
 
 
 def doubts_and_errors(estimate, R_true, t_true):

@@ -166,8 +166,11 @@ def _create_model(options: dict[str, Any]) -> ModelMethod:
         'precision': str,
         'crop_scale': float,
         'crop_params': str,
+        'matches': lambda x: bool(int(x)),
     }
     given = {'samples': 0} | read_options('model', options, known)
+    if 'matches' in given:
+        given['use_matches'] = given.pop('matches')
     return ModelMethod(Estimator(given.pop('checkpoint', None), **given))
 
 

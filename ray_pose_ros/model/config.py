@@ -9,6 +9,7 @@ GEOMETRIES = ('ndc', 'directions')
 ATTENTIONS = ('global', 'alternating')
 VIEW_CODES = ('index', 'reference')
 PREDICTIONS = ('x0', 'epsilon')
+SIGMA_TERMS = ('rotation_sigma', 'centre_sigma', 'matched_rotation_sigma', 'matched_centre_sigma')
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class ModelConfig:
         rotation_sigma, centre_sigma: how the spread of S samples and the misfit of the rays become
             a standard deviation, sqrt((a S^b spread)^2 + (c misfit)^2 + d^2): the numbers a, b, c,
             d, in radians and in distances of the first camera. Fitted by `ray-pose calibrate`.
+        matched_rotation_sigma, matched_centre_sigma: the same for cameras that were adjusted to
+            the network's matches, with the deviation that the adjustment tells in place of the
+            spread, and the standard deviation from before it in place of the misfit.
     """
 
     backbone: str = 'dinov2'
@@ -81,6 +85,8 @@ class ModelConfig:
     readout: int = 29
     rotation_sigma: tuple[float, float, float, float] = (1.0, 0.0, 1.0, 0.0087)
     centre_sigma: tuple[float, float, float, float] = (1.0, 0.0, 1.0, 0.005)
+    matched_rotation_sigma: tuple[float, float, float, float] = (2.0, 0.0, 0.0, 0.0087)
+    matched_centre_sigma: tuple[float, float, float, float] = (2.0, 0.0, 0.0, 0.005)
 
     def __post_init__(self):
         _check_choice('backbone', self.backbone, BACKBONES)
@@ -95,7 +101,7 @@ class ModelConfig:
             raise ValueError(f'width {self.width} is not a multiple of heads {self.heads}')
         if not 0 <= self.readout < self.steps:
             raise ValueError(f'readout is {self.readout}, expected 0 to {self.steps - 1}')
-        for name in ('rotation_sigma', 'centre_sigma'):
+        for name in SIGMA_TERMS:
             terms = tuple(float(term) for term in getattr(self, name))
             object.__setattr__(self, name, terms)  # a list where it comes from JSON
             if len(terms) != 4 or not all(map(math.isfinite, terms)) or not terms[3] > 0:

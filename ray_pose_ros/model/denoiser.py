@@ -125,14 +125,20 @@ class RayDenoiser(nn.Module):
             similarity = token_similarity(pooled)
         return Context(embedded + _mix(for_rest, rest), base, similarity, descriptors, slopes)
 
-    def forward(self, x: Tensor, t: Tensor, context: Context, alpha_bar: Tensor | None = None):
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Context,
+        alpha_bar: Tensor | None = None,
+        found: list[Rematch] | None = None,
+    ) -> Tensor:
         """Predict from noisy rays `x` (B, N, 6, h, w) at integer times `t` (B,).
 
-        `alpha_bar` (B,) is needed when the configuration scales the input. Returns rays or noise
-        (B, N, 6, h, w); with `auxiliary` also points (B, N, 3, h, w) and up vectors (B, N, 3).
+        `alpha_bar` (B,) is needed when the configuration scales the input; `found` as in `tokens`.
+        Returns rays or noise (B, N, 6, h, w).
         """
-        outputs = self.decode(self.tokens(x, t, context, alpha_bar), t, context)
-        return outputs[0]
+        return self.decode(self.tokens(x, t, context, alpha_bar, found), t, context)[0]
 
     def tokens(
         self,
@@ -144,7 +150,7 @@ class RayDenoiser(nn.Module):
     ) -> Tensor:
         """Tokens after the last block, (B, N h w, D).
 
-        Each repeated matching is appended to `found`, for training.
+        Each repeated matching is appended to `found`.
         """
         config = self.config
         views = x.shape[1]

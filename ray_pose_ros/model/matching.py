@@ -110,6 +110,84 @@ class Rematch(NamedTuple):
     depth: Tensor
 
 
+class MutualMatches(NamedTuple):
+    """K matches of E pairs of views; cells are places in the grid of fine cells.
+
+    Pairs (E, 2) of view numbers i < j; `pair` (K,) which one a match is of; cells (K, 2) of views
+    i and j, (x, y) in units of a cell, the first cell's centre at (0.5, 0.5); `seen` (K,) the
+    probability that both views see the point.
+    """
+
+    pairs: Tensor
+    pair: Tensor
+    cell_i: Tensor
+    cell_j: Tensor
+    seen: Tensor
+
+
+@torch.inference_mode()
+def mutual_matches(found: Rematch, scale: Tensor, order: Tensor) -> MutualMatches:
+    """Matches of a window's views with each that has been the first one.
+
+    Args:
+        found: what repeated matching found in S windows of the same N views.
+        scale: by which cosines become logits.
+        order: (S, N) view numbers; the first of each window is its reference.
+
+    Two views that both were references have been compared twice; logits are averaged. Kept are
+    cells that choose each other, moved to where the neighbours of the match draw them.
+    """
+    descriptors, seen = found.descriptors.float(), found.seen.float()
+    logits = scale.float() * reference_similarity(descriptors)  # (S, N, M, M)
+    numbers = order.tolist()
+    keys = sorted({(min(o[0], k), max(o[0], k)) for o in numbers for k in o[1:]})
+    place = {key: e for e, key in enumerate(keys)}
+    cells = logits.shape[-1]
+    total = logits.new_zeros(len(keys), cells, cells)
+    times = logits.new_zeros(len(keys), 1, 1)
+    # logits that a cell is seen in the other view: of view i's cells, of view j's
+    sight = logits.new_zeros(2, len(keys), cells)
+    for s, window in enumerate(numbers):
+        for p, view in enumerate(window[1:], 1):
+            first = window[0]
+            e = place[min(first, view), max(first, view)]
+            total[e] += logits[s, p] if view < first else logits[s, p].T
+            sight[int(view > first), e] += seen[s, p]
+            times[e] += 1
+    total = total / times
+    best, back = total.argmax(dim=-1), total.argmax(dim=-2)
+    own = torch.arange(cells, device=best.device)
+    pair, a = torch.nonzero(back.gather(1, best) == own, as_tuple=True)
+    b = best[pair, a]
+    # a cell of a view that never was compared with the other as reference has a logit of 0
+    told = (sight[0, pair, a] + sight[1, pair, b]) / times[pair, 0, 0]
+    return MutualMatches(
+        torch.tensor(keys).reshape(-1, 2),
+        pair,
+        _cell_centre(total[pair, :, b], a),
+        _cell_centre(total[pair, a], b),
+        told.sigmoid(),
+    )
+
+
+def _cell_centre(logits: Tensor, cell: Tensor) -> Tensor:
+    """(x, y) of a cell (K,), half way to where its 3x3 neighbourhood's logits (K, M) draw it.
+
+    Both sides of a match are moved, so that each takes half of what they are off.
+    """
+    side = int(logits.shape[1] ** 0.5)
+    y, x = cell // side, cell % side
+    maps = functional.pad(logits.unflatten(1, (side, side)), (1, 1, 1, 1), value=-1e4)
+    step = torch.arange(3, device=cell.device)
+    rows = torch.arange(len(cell), device=cell.device)[:, None, None]
+    near = maps[rows, y[:, None, None] + step[:, None], x[:, None, None] + step]
+    share = near.flatten(1).softmax(dim=-1).unflatten(1, (3, 3))
+    offset = torch.stack(
+        [(share.sum(1) * (step - 1)).sum(1), (share.sum(2) * (step - 1)).sum(1)], 1
+    )
+    return torch.stack([x, y], dim=1) + 0.5 + 0.5 * offset
+
+
 @torch.no_grad()
 def propose(points: Tensor, logits: Tensor, seen: Tensor, base: Tensor) -> Tensor:
     """Rays of the cameras that matched points suggest, (B, N, 6 + 2 + 4, g, g).

@@ -7,6 +7,7 @@ from .config import ModelConfig
 from .denoiser import Context, RayDenoiser
 from .dinov2 import DinoFeatures, DinoV2
 from .efficientnet import EfficientNetLite0
+from .matching import MutualMatches, Rematch, mutual_matches
 from .schedule import NoiseSchedule
 
 PATCH = 14  # pixels; the only size that DINOv2 comes in
@@ -87,12 +88,19 @@ class RayDiffuser(nn.Module):
             raise ValueError(f'{len(features)} windows to put in order, expected 1')
         return self.ray_predictor.condition(features.to(precision), geometry.to(precision), order)
 
-    def denoise(self, x: Tensor, t: int | Tensor, context: Context) -> Tensor:
+    def denoise(
+        self,
+        x: Tensor,
+        t: int | Tensor,
+        context: Context,
+        found: list[Rematch] | None = None,
+    ) -> Tensor:
         """The network's prediction (B, N, 6, h, w) for noisy rays `x` at time `t`, int or (B,).
 
-        A context of batch 1 serves any number of samples.
+        A context of batch 1 serves any number of samples. What repeated matching found is appended
+        to `found`.
         """
-        batch = x.shape[0]
+        batch, like = x.shape[0], x.dtype
         if x.shape[1] != context.views:
             raise ValueError(f'{x.shape[1]} views of rays for a context of {context.views}')
         if context.embedded.shape[0] != batch:
@@ -103,7 +111,16 @@ class RayDiffuser(nn.Module):
             # A regression model is called one step past the schedule.
             alpha_bar = self.noise_scheduler.alphas_cumprod[t.clamp(max=self.config.steps - 1)]
             alpha_bar = alpha_bar.to(self.precision)
-        return self.ray_predictor(x.to(self.precision), t, context, alpha_bar).to(x.dtype)
+        x = x.to(self.precision)
+        return self.ray_predictor(x, t, context, alpha_bar, found).to(like)
+
+    def mutual_matches(self, found: Rematch, order: Tensor) -> MutualMatches:
+        """What the views of S windows have in common, from `found` by the last repeated matching.
+
+        `order` (S, N) are the windows' view numbers.
+        """
+        scale = self.ray_predictor.rematchers[-1].log_temperature.exp()[-1]
+        return mutual_matches(found, scale, order)
 
 
 def _backbone(config: ModelConfig) -> nn.Module:

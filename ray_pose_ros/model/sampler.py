@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .denoiser import Context
+from .matching import Rematch
 from .plans import Plan, Step, default_plan
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ class Sampled:
 
     `rays` is the answer: the clean rays predicted by the last call. `before` and `after` are the
     state around that call; the official code's other read-out, its 'final' cameras, is `before`
-    of a run to t = 0.
+    of a run to t = 0. `matching` is what the last repeated matching of that call found, None for
+    models without.
     """
 
     rays: Tensor
     before: Tensor
     after: Tensor
+    matching: Rematch | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,8 @@ def sample(
     for index, step in enumerate(plan.steps):
         if pinned:
             x = pinned.hold_state(x, step.t)
-        prediction = split.denoise(x, step.t, index)
+        found: list[Rematch] = []
+        prediction = split.denoise(x, step.t, index, found)
         if plan.noise_to_rays is not None:
             signal, deviation = plan.noise_to_rays[index]
             prediction = (x - deviation * prediction) / signal
@@ -133,7 +137,8 @@ def sample(
         if callback is not None:
             callback(Progress(index, len(plan.steps), step.t, x, prediction, after))
         before, x = x, after
-    return Sampled(x if plan.raw_noise else prediction, before, x)
+    rays = x if plan.raw_noise else prediction
+    return Sampled(rays, before, x, found[-1] if found else None)
 
 
 def normalise_prediction(rays: Tensor, kind: str) -> Tensor:
@@ -214,9 +219,9 @@ class _Split:
             raise ValueError(f'max_views is {limit}, expected at least 2')
         self.permutations, self.generator = permutations, generator
 
-    def denoise(self, x: Tensor, t: int, index: int) -> Tensor:
+    def denoise(self, x: Tensor, t: int, index: int, found: list[Rematch]) -> Tensor:
         if self.limit is None:
-            return self.model.denoise(x, t, self.context)
+            return self.model.denoise(x, t, self.context, found)
         groups = self._order(index, x.shape[1] - 1).split(self.limit - 1)
         prediction = torch.zeros_like(x)
         for group in groups:

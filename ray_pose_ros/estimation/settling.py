@@ -1,0 +1,120 @@
+"""Cameras that agree with the network's rays and with its own matches.
+
+On its way to the rays of a patch the network matches cells a quarter of that size. Of what the
+matches say about cameras, little comes through to the rays: the geometry of many views is easily
+computed and hard to learn. So the rays' cameras are taken for a prior, with the uncertainty that
+is known of them, and all cameras are adjusted until the matched rays of the views meet as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ray_pose_ros.estimation.preparation import Prepared
+from ray_pose_ros.model.matching import MutualMatches
+from ray_pose_ros.multiview.adjust import Problem, adjust, deviations
+from ray_pose_ros.multiview.prior import Prior
+from ray_pose_ros.multiview.two_view import RayMatches
+
+# One standard deviation of a match, in cells. Flat about its optimum on rendered objects: 0.25 and
+# 0.5 are as good within the noise.
+_SIGMA = 0.35
+_FEWEST = 6  # matches of a pair worth looking at
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Adjusted cameras of N views in the published world.
+
+    Attributes:
+        R, t: (N, 3, 3), (N, 3).
+        rotation_deviation, centre_deviation: (N,) standard deviations if the matches were
+            independent and the prior right, rad and world units.
+    """
+
+    R: np.ndarray
+    t: np.ndarray
+    rotation_deviation: np.ndarray
+    centre_deviation: np.ndarray
+
+
+def settle(
+    R: np.ndarray,
+    t: np.ndarray,
+    rotation_sigma: np.ndarray,
+    matches: dict[tuple[int, int], RayMatches],
+) -> Settled | None:
+    """Adjust cameras R (N, 3, 3), t (N, 3) of the published world; None without matches.
+
+    rotation_sigma (N,) is the cameras' uncertainty, rms rad.
+    """
+    matches = {pair: m for pair, m in matches.items() if len(m) >= _FEWEST}
+    if not matches:
+        return None
+    n = len(R)
+    centres = -np.einsum('nji,nj->ni', R, t)
+    prior = Prior(R, centres, rotation_sigma, np.zeros(n), np.zeros((0, n, 3, 3)))
+    found_R, found_t, information = adjust(R, t, Problem(matches, prior, t))
+    rotation, centre = deviations(found_R, information)
+    if not (np.isfinite(found_R).all() and np.isfinite(found_t).all()):
+        return None
+    return Settled(*_published(found_R, found_t, t[0]), rotation, centre)
+
+
+def ray_matches(
+    prepared: Sequence[Prepared], found: MutualMatches, side: int
+) -> dict[tuple[int, int], RayMatches]:
+    """The network's matches as rays, by pair of views (i, j).
+
+    `side` is the number of fine cells along a crop. Matches of the crop's padding, where there is
+    no image, are left out, and so are those where the lens sees nothing. All cameras are known.
+    """
+    pair, seen = found.pair.cpu().numpy(), found.seen.cpu().double().numpy()
+    cells = [x.cpu().double() for x in (found.cell_i, found.cell_j)]
+    pairs = found.pairs.cpu().numpy()
+    rays = np.full((2, len(pair), 3), np.nan)
+    for view, p in enumerate(prepared):
+        for end in (0, 1):
+            mine = pairs[pair, end] == view
+            pixels = cells[end][mine] * (p.crop.side / side)
+            pixels += pixels.new_tensor([p.crop.x0, p.crop.y0])
+            inside = ((pixels >= 0) & (pixels < pixels.new_tensor(p.size))).all(dim=1)
+            of_view = p.camera.unproject(pixels)
+            of_view[~inside] = np.nan
+            rays[end, mine] = of_view.numpy()
+    usable = np.isfinite(rays).all(axis=(0, 2))
+    centre = [p.turn[2].numpy() for p in prepared]  # the virtual camera's axis
+    angle = [_cell_angle(p, side) for p in prepared]
+    matches = {}
+    for e, (i, j) in enumerate(pairs.tolist()):
+        mine = usable & (pair == e)
+        sigma = np.full(mine.sum(), _SIGMA * (angle[i] + angle[j]) / 2)
+        a, b = rays[:, mine]
+        matches[i, j] = RayMatches(a, b, sigma, centre[i], centre[j], seen[mine])
+    return matches
+
+
+def _cell_angle(p: Prepared, side: int) -> float:
+    """rad, between the rays of neighbouring fine cells, as a rule."""
+    grid = int(len(p.directions) ** 0.5)
+    d = p.directions.numpy().reshape(grid, grid, 3)
+    apart = np.linalg.norm(d[:, 1:] - d[:, :-1], axis=-1)
+    return float(np.median(apart)) * grid / side
+
+
+def _published(R: np.ndarray, t: np.ndarray, looking: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cameras in the published world: first camera unrotated, the origin on its ray `looking` (3,)
+    at distance 1, where it comes nearest to the adjustment's origin."""
+    centres = -np.einsum('nji,nj->ni', R, t)
+    looking = looking / np.linalg.norm(looking)
+    axis = R[0].T @ looking
+    distance = -float(centres[0] @ axis)
+    if distance < 0.1 * np.linalg.norm(centres[0]):  # it looks away from the object
+        distance = float(np.linalg.norm(centres[0]))
+    origin = centres[0] + distance * axis
+    turned = R @ R[0].T
+    moved = (centres - origin) @ R[0].T / distance
+    return turned, -np.einsum('nij,nj->ni', turned, moved)

@@ -1,0 +1,198 @@
+"""Cameras that are adjusted to the network's own matches."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from refinement_fixtures import PIXEL, noisy_prior, relative_errors, ring, see
+
+from ray_pose_ros.estimation.settling import ray_matches, settle
+from ray_pose_ros.geometry.cameras import CameraModel
+from ray_pose_ros.geometry.crops import Crop, patch_centres
+from ray_pose_ros.geometry.gauge import viewing_rotation
+from ray_pose_ros.geometry.so3 import angle_between
+from ray_pose_ros.model.matching import MutualMatches, Rematch, mutual_matches
+from ray_pose_ros.multiview.adjust import deviations
+from ray_pose_ros.multiview.two_view import RayMatches, epipolar_errors
+
+SIDE = 14
+
+
+def cloud(rng, count=60):
+    return rng.normal(size=(count, 3)) * 0.25
+
+
+def prior_and_matches(seed, views=4, rms_deg=15.0, wrong=0.0):
+    """True cameras, a noisy guess in the published world, and matches of all pairs."""
+    rng = np.random.default_rng(seed)
+    R, t = ring(views)
+    prior = noisy_prior(R, t, rms_deg, rng)
+    guess_t = -np.einsum('nij,nj->ni', prior.R, prior.centres)
+    matches = {
+        (i, j): see(R, t, i, j, cloud(rng), rng, wrong)
+        for i in range(views)
+        for j in range(i + 1, views)
+    }
+    return R, t, prior.R, guess_t, prior.rotation_sigma, matches
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_matches_make_rough_cameras_exact(seed):
+    R, _, guess_R, guess_t, sigma, matches = prior_and_matches(seed, wrong=0.2)
+    before = relative_errors(guess_R, R)
+    found = settle(guess_R, guess_t, sigma, matches)
+    after = relative_errors(found.R, R)
+    assert before.max() > 5
+    assert after.max() < 1
+    assert (found.rotation_deviation[1:] < np.radians(2)).all()
+
+
+def test_the_answer_is_in_the_published_world():
+    _, _, guess_R, guess_t, sigma, matches = prior_and_matches(9)
+    found = settle(guess_R, guess_t, sigma, matches)
+    assert found.R[0] == pytest.approx(np.eye(3), abs=1e-9)
+    # the object stays on the ray through the first crop's centre, at distance 1
+    assert found.t[0] == pytest.approx(guess_t[0], abs=1e-9)
+    assert np.linalg.det(found.R) == pytest.approx(np.ones(4))
+
+
+def test_matches_of_no_weight_have_no_say():
+    R, _, guess_R, guess_t, sigma, matches = prior_and_matches(3)
+    rng = np.random.default_rng(0)
+    spoiled = {}
+    for pair, m in matches.items():
+        wrong = rng.permutation(m.b)[: len(m)]
+        weight = np.concatenate([np.ones(len(m)), np.zeros(len(m))])
+        spoiled[pair] = RayMatches(
+            np.concatenate([m.a, m.a]),
+            np.concatenate([m.b, wrong]),
+            np.full(2 * len(m), PIXEL),
+            m.centre_a,
+            m.centre_b,
+            weight,
+        )
+    clean = settle(guess_R, guess_t, sigma, matches)
+    found = settle(guess_R, guess_t, sigma, spoiled)
+    assert found.R == pytest.approx(clean.R, abs=1e-6)
+    assert found.rotation_deviation == pytest.approx(clean.rotation_deviation, rel=1e-4)
+
+
+def test_a_view_without_matches_stays_about_where_it_was():
+    R, _, guess_R, guess_t, sigma, matches = prior_and_matches(5)
+    lone = {pair: m for pair, m in matches.items() if 3 not in pair}
+    found = settle(guess_R, guess_t, sigma, lone)
+    assert relative_errors(found.R, R)[:2].max() < 1
+    # the others have turned the world under it by what was wrong with the first camera
+    assert np.degrees(angle_between(found.R[3], guess_R[3])) < 40
+    assert found.rotation_deviation[3] > 5 * found.rotation_deviation[1:3].max()
+
+
+def test_without_matches_there_is_no_answer():
+    _, _, guess_R, guess_t, sigma, matches = prior_and_matches(1)
+    few = {pair: m.take(np.arange(3)) for pair, m in matches.items()}
+    assert settle(guess_R, guess_t, sigma, {}) is None
+    assert settle(guess_R, guess_t, sigma, few) is None
+
+
+def test_deviations_are_those_of_turns_against_the_first_camera():
+    R, _ = ring(3)
+    # the same turn of the world in all cameras: known against each other, not as a whole
+    shared = np.vstack([R[i] for i in range(3)])  # (9, 3): w_i = R_i w
+    own = 0.01**2 * np.eye(9)
+    turns = shared @ shared.T + own
+    covariance = np.zeros((3, 6, 3, 6))
+    covariance[:, :3, :, :3] = turns.reshape(3, 3, 3, 3)
+    covariance[:, 3:, :, 3:] = (0.02**2 * np.eye(9)).reshape(3, 3, 3, 3)
+    information = np.linalg.inv(covariance.reshape(18, 18))
+    rotation, centre = deviations(R, information)
+    assert rotation == pytest.approx([0, 0.01 * 6**0.5, 0.01 * 6**0.5], rel=1e-3)
+    assert centre == pytest.approx(np.full(3, 0.02 * 3**0.5), rel=1e-6)
+
+
+def planted(order, permutation, noise=0.0):
+    """A Rematch in which cell permutation[v][k] of view v shows point k."""
+    generator = torch.Generator().manual_seed(0)
+    cells, width = SIDE**2, 64
+    points = torch.nn.functional.normalize(torch.randn(cells, width, generator=generator), dim=-1)
+    of_view = torch.zeros(len(permutation), cells, width)
+    for view, places in enumerate(permutation):
+        of_view[view, places] = points
+    of_view = of_view + noise * torch.randn(of_view.shape, generator=generator)
+    descriptors = of_view[order]
+    seen = torch.where(torch.arange(cells) < cells // 2, 4.0, -4.0).expand(*order.shape, cells)
+    tokens = torch.zeros(len(order), 1)
+    return Rematch(tokens, descriptors, seen, torch.zeros(*order.shape, cells))
+
+
+def shuffles(views):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randperm(SIDE**2, generator=generator) for _ in range(views)]
+
+
+def cell_number(cells):
+    x, y = cells.floor().long().unbind(dim=1)
+    return y * SIDE + x
+
+
+@pytest.mark.parametrize('order', [[[0, 1, 2]], [[0, 1, 2], [1, 0, 2], [2, 0, 1]]])
+def test_planted_matches_are_found_in_every_order(order):
+    places = shuffles(3)
+    order = torch.tensor(order)
+    found = mutual_matches(planted(order, places, 0.02), torch.tensor(20.0), order)
+    expected = [[0, 1], [0, 2]] + ([[1, 2]] if len(order) == 3 else [])
+    assert found.pairs.tolist() == expected
+    for e, (i, j) in enumerate(expected):
+        mine = found.pair == e
+        a, b = cell_number(found.cell_i[mine]), cell_number(found.cell_j[mine])
+        assert mine.sum() == SIDE**2
+        point_of_a = torch.argsort(places[i])[a]
+        assert torch.equal(places[j][point_of_a], b)
+
+
+def test_sight_is_that_of_both_views():
+    order = torch.tensor([[0, 1], [1, 0]])
+    places = [torch.arange(SIDE**2), torch.arange(SIDE**2).flip(0)]
+    found = mutual_matches(planted(order, places), torch.tensor(20.0), order)
+    # one view says that it is seen, the other that it is not: nothing is known
+    assert found.seen == pytest.approx(torch.full((SIDE**2,), 0.5))
+    found = mutual_matches(planted(order[:1], places), torch.tensor(20.0), order[:1])
+    assert found.seen.max() > 0.95 and found.seen.min() < 0.05
+
+
+def test_a_match_between_cells_is_put_between_them():
+    logits = torch.full((1, SIDE**2), -50.0)
+    logits[0, [5 * SIDE + 6, 5 * SIDE + 7]] = torch.tensor([3.0, 3.0 - 1e-4])
+    from ray_pose_ros.model.matching import _cell_centre
+
+    centre = _cell_centre(logits, torch.tensor([5 * SIDE + 6]))
+    # half of the half cell: the match's other end takes the rest
+    assert centre[0].tolist() == pytest.approx([6.5 + 0.25, 5.5], abs=1e-3)
+    corner = _cell_centre(torch.eye(SIDE**2)[:1] * 40, torch.tensor([0]))
+    assert corner[0].tolist() == pytest.approx([0.5, 0.5], abs=1e-4)
+
+
+def test_cells_become_rays_of_the_camera():
+    K = torch.tensor([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]], dtype=torch.float64)
+    camera = CameraModel(K, 320, 240)
+    crop = Crop(x0=100, y0=-20, side=140)
+    pixels = patch_centres(crop, 7)
+    directions = camera.unproject(pixels, extrapolate=True)
+    turn = viewing_rotation(camera.unproject(torch.tensor(crop.centre, dtype=torch.float64)))
+    view = SimpleNamespace(
+        camera=camera, crop=crop, size=(320, 240), directions=directions, turn=turn
+    )
+    cells = torch.tensor([[0.5, 0.5], [7.0, 7.0], [13.5, 13.5]])
+    pair = torch.zeros(3, dtype=torch.long)
+    found = MutualMatches(torch.tensor([[0, 1]]), pair, cells, cells, torch.full((3,), 0.7))
+    matches = ray_matches([view, view], found, SIDE)[0, 1]
+    # the first cell lies in the padding above the image
+    assert len(matches) == 2
+    assert matches.weight == pytest.approx([0.7, 0.7])
+    middle = torch.tensor([[170.0, 50.0]], dtype=torch.float64)
+    assert matches.a[0] == pytest.approx(camera.unproject(middle)[0].numpy())
+    assert matches.centre_a == pytest.approx(matches.a[0])
+    # a cell is 10 of 300 pixels wide
+    assert matches.sigma == pytest.approx(np.full(2, 0.35 * 10 / 300), rel=0.1)
+    far = np.array([1.0, 0, 0])
+    assert np.abs(epipolar_errors(np.eye(3), far, matches.a, matches.b)).max() < 1e-12
