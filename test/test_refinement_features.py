@@ -14,7 +14,8 @@ from ray_pose_ros.matching import Features, Matches
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.refinement.correspond import correspond
 from ray_pose_ros.refinement.keyframe import Keyframe, turn_between, unturned
-from ray_pose_ros.refinement.refine import default_matchers, keyframe, refine
+from ray_pose_ros.refinement.refine import _turns, default_matchers, keyframe, refine
+from ray_pose_ros.refinement.rolls import Rolls
 
 WIDTH, HEIGHT = 240, 180
 CAMERA = CameraModel.from_fov(WIDTH, HEIGHT, math.radians(50))
@@ -195,9 +196,54 @@ def test_a_matcher_that_minds_the_roll_sees_images_upright(known):
     prior = Prior(R, np.zeros((2, 3)), sigma, sigma, np.zeros((0, 2, 3, 3)))
     axis = np.array([0.0, 0.0, 1.0])
     frames = Keyframe(a), Keyframe(b)
-    found = correspond(*frames, (camera,) * 2, (axis,) * 2, [Upright()], prior, 0, 1)
-    assert len(found) == 1
+    turns = _turns(Rolls(2), prior, 0, 1)
+    assert turns == ([1] if known else [0, 1, 3, 2])
+    found, shown = correspond(*frames, (camera,) * 2, (axis,) * 2, [Upright()], turns)
+    assert len(found) == 1 and shown is None
     assert found.b[0] == pytest.approx(roll @ found.a[0], abs=0.01)
     assert found.a[0] == pytest.approx(
         camera.unproject(torch.tensor([150.5, 40.5], dtype=torch.float64)).numpy()
     )
+
+
+def test_rolls_of_two_pairs_tell_that_of_the_third():
+    rolls = Rolls(5)
+    assert rolls.known(0, 1) is None and rolls.known(2, 2) == 0
+    truth = [0, 3, 1, 2, 0]
+    for i, j in ((1, 2), (3, 4), (2, 4)):
+        rolls.learn(i, j, (truth[j] - truth[i]) % 4)
+    for i in range(1, 5):
+        for j in range(1, 5):
+            assert rolls.known(i, j) == (truth[j] - truth[i]) % 4
+        assert rolls.known(0, i) is None
+    rolls.learn(1, 4, 2)  # what is known stays
+    assert rolls.known(1, 4) == 1
+    rolls.learn(0, 3, 2)
+    assert rolls.known(0, 1) == 3
+
+
+def test_a_hopeless_pair_of_upright_views_is_matched_one_way_up_only():
+    class Counting:
+        name, max_side = 'counting', 1000
+
+        def __init__(self):
+            self.turned = []
+
+        def extract(self, image, mask=None):
+            self.turned.append(image.shape[:2])
+            return Features(np.zeros((0, 2)), np.zeros((0, 8)), np.zeros(0), WIDTH, HEIGHT)
+
+        def match(self, a, b):
+            return Matches(np.zeros((0, 2), dtype=np.int64), np.zeros(0))
+
+    image = texture(0)
+    near = warped(image, rotation_from_vector(np.radians([0.0, 6.0, 0.0])))
+    counting = Counting()
+    matchers = [*default_matchers('sift'), counting]
+    vague = estimate_of(np.eye(3), sigma_deg=500.0)
+    refine(vague, keyframes(image, near), matchers)
+    # SIFT has told that the two are the same way up
+    assert counting.turned == [(HEIGHT, WIDTH)] * 2
+    counting.turned.clear()
+    refine(vague, keyframes(image, texture(7)), matchers)
+    assert len(counting.turned) == 5  # one as it is, the other in all four ways

@@ -24,10 +24,12 @@ from .averaging import agree
 from .certainty import Certainty, certainty
 from .correspond import correspond, rays
 from .hypotheses import hypotheses, near
-from .keyframe import Keyframe
+from .keyframe import TURNING, Keyframe, turn_between
 from .place import place
+from .rolls import Rolls, vote
 
 FEATURES = 1024  # of a learned matcher, an image: more cost more than they bring
+_CERTAIN = np.radians(35.0)  # rad: a prior surer than this tells how images are rolled
 _FEWEST = 8  # matches of a pair worth looking at
 
 
@@ -107,13 +109,23 @@ def refine(
             centres[i] = estimate.t[i] / np.linalg.norm(estimate.t[i])
     found = {}
     order = _near_first(estimate.R)
+
+    def late() -> bool:
+        return deadline is not None and time.perf_counter() - begin > deadline
+
+    rolls = Rolls(count)
+    for i, j, turn in _votes(order, keyframes, matchers, late, progress):
+        rolls.learn(i, j, turn)
     for done, (i, j) in enumerate(order):
-        if deadline is not None and time.perf_counter() - begin > deadline:
+        if late():
             break
         cameras = estimate.cameras[i], estimate.cameras[j]
         pair = (centres[i], centres[j])
         both = keyframes[i], keyframes[j]
-        matches = correspond(*both, cameras, pair, matchers, prior, i, j)
+        turns = _turns(rolls, prior, i, j)
+        matches, shown = correspond(*both, cameras, pair, matchers, turns)
+        if shown is not None:
+            rolls.learn(i, j, shown)
         if len(matches) >= _FEWEST:
             found[i, j] = matches
         if progress:
@@ -168,6 +180,45 @@ def prior_of(estimate: Estimate) -> Prior:
     return Prior(
         estimate.R, estimate.centres, estimate.rotation_sigma, estimate.centre_sigma, samples
     )
+
+
+def _votes(
+    order: list[tuple[int, int]],
+    keyframes: Sequence[Keyframe],
+    matchers: Sequence[Matcher],
+    late: Callable[[], bool],
+    progress: Callable[[int, int], None] | None,
+) -> list[tuple[int, int, int]]:
+    """(i, j, turn), the surest first: what the features tell that know their orientation.
+
+    Nothing where no other matcher wants to know it.
+    """
+    knowing = [m for m in matchers if m.name in TURNING]
+    if len(knowing) == len(matchers):
+        return []
+    votes = []
+    for matcher in knowing:
+        for i, j in order:
+            if late():
+                break
+            a, b = keyframes[i], keyframes[j]
+            matches = a.matches(b, matcher)
+            voted = vote(a.features(matcher), b.features(matcher), matches)
+            if voted is not None:
+                votes.append((voted[1], i, j, voted[0]))
+            if progress:
+                progress(0, len(order))
+    return [tuple(x) for _, *x in sorted(votes, reverse=True)]
+
+
+def _turns(rolls: Rolls, prior: Prior, i: int, j: int) -> list[int]:
+    """By how many right angles view j may be turned against view i."""
+    known = rolls.known(i, j)
+    if known is not None:
+        return [known]
+    if prior.pair_sigma(i, j) < _CERTAIN:
+        return [turn_between(prior.R[j] @ prior.R[i].T)]
+    return [0, 1, 3, 2]
 
 
 def _near_first(R: np.ndarray) -> list[tuple[int, int]]:
