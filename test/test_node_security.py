@@ -123,6 +123,9 @@ def test_texts_from_outside_are_cut(start):
     settings = SimpleNamespace(camera_timeout=5.0)
     array = health.status_array('/n', Time(), [], settings, worker, 'active')
     assert max(len(s.message) for s in array.status) == 300
+    node = start(parameters=EVERY_FRAME, ready=False).node
+    node.refuse('camera', '/image', 'bad_image', 'x' * 100_000)  # said in the log as well
+    assert len(node.health.last_refusal[1]) == 300 + len('/image: ')
 
 
 def test_an_image_too_large_is_refused_before_it_is_decoded(start):

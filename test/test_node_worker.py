@@ -171,3 +171,14 @@ def test_stop_does_not_wait_for_a_model_that_hangs(results):
     assert not worker.stop(0.05)
     hang.set()
     assert worker.stop(5.0)
+
+
+def test_stop_waits_for_a_thread_that_is_coming_back(results):
+    """Given up as hung, but ending just now: the process may be tidied up after it."""
+    worker = Worker(results.append)
+    begun = threading.Event()
+    worker.load(lambda: (begun.set(), time.sleep(0.15)), 3, 2)
+    assert begun.wait(5.0)
+    worker.restart()
+    assert worker.lost == 1
+    assert worker.stop(5.0) and worker.lost == 0

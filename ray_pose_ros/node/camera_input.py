@@ -21,10 +21,12 @@ from ray_pose_ros.node.calibrations import Calibrations
 from ray_pose_ros.node.conversions import (
     CameraInfoError,
     check_camera_info,
+    check_message,
+    check_stamp,
     glance,
     nanoseconds,
 )
-from ray_pose_ros.node.encodings import ImageError, check_size
+from ray_pose_ros.node.encodings import ImageError
 from ray_pose_ros.node.frame_checks import candidate, mismatch
 from ray_pose_ros.node.object_hints import Hint, ObjectHints
 from ray_pose_ros.node.work import Candidate
@@ -119,6 +121,11 @@ class CameraInput:
     def on_info(self, msg: CameraInfo) -> None:
         """Keep a CameraInfo; an image that waited for it goes on."""
         try:
+            check_stamp(msg.header.stamp)
+        except ValueError as error:
+            self._refuse(self.info_topic, 'bad_camera_info', str(error))
+            return
+        try:
             check_camera_info(msg)
         except CameraInfoError as error:
             if self._host.settings.require_camera_info or any(msg.k):
@@ -144,7 +151,7 @@ class CameraInput:
     def on_mask(self, msg: Image) -> None:
         """Keep a mask of the object; an image that waited for it goes on."""
         try:
-            check_size(msg.width, msg.height, self._host.settings.max_image_megapixels)
+            check_message(msg, self._host.settings.max_image_megapixels)
         except ImageError as error:
             self._refuse(self.mask_topic, 'bad_mask', str(error))
             return
@@ -164,6 +171,12 @@ class CameraInput:
     def on_image(self, msg: Image | CompressedImage) -> None:
         """Take an image message: most end here, by their time stamp or as too like the last."""
         self.last_received = now = time.monotonic()
+        try:
+            check_stamp(msg.header.stamp)
+        except ValueError as error:
+            self.received += 1
+            self._refuse(self.image_topic, 'bad_stamp', str(error))
+            return
         stamp_ns = nanoseconds(msg.header.stamp) or self._host.now_ns()
         if not self._infos.note_image(stamp_ns):
             return

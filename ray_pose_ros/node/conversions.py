@@ -12,10 +12,12 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, Transform
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from ray_pose_ros.geometry import distortion
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.node.encodings import (
     FORMATS,
     ImageError,
+    check_bytes,
     check_size,
     compressed_size,
     decode_compressed,
@@ -38,6 +40,8 @@ DISTORTION_MODELS = {
     'equidistant': 'equidistant',
     'fisheye': 'equidistant',
 }
+_MOST_COEFFICIENTS = max(map(max, distortion.COEFFICIENTS.values()))
+_LONGEST_NAME = 256  # of a frame: these are kept by the dozen
 
 
 class CameraInfoError(ValueError):
@@ -49,11 +53,11 @@ class CameraInfoError(ValueError):
 
 def image_from_message(msg: Image | CompressedImage, max_megapixels: float = 1e3) -> np.ndarray:
     """Decode an Image or CompressedImage to (H, W, 3) uint8 RGB; raises ImageError."""
+    check_message(msg, max_megapixels)
     if hasattr(msg, 'format'):
         if 'compressedDepth' in msg.format:
             raise ImageError(f'format is {msg.format!r}, expected a JPEG or PNG colour image')
         return decode_compressed(msg.data, max_megapixels, msg.format)
-    check_size(msg.width, msg.height, max_megapixels)
     if msg.encoding not in FORMATS and CvBridge is not None:
         return _by_cv_bridge(msg)
     return to_rgb(msg.encoding, _pixels(msg))
@@ -66,11 +70,11 @@ def glance(msg: Image | CompressedImage, max_megapixels: float) -> tuple[np.ndar
     A raw image is not copied, a compressed one decoded at an eighth of its size. Everything that
     `image_from_message` would refuse is refused here, corrupt compressed bodies excepted.
     """
+    check_message(msg, max_megapixels)
     if hasattr(msg, 'format'):
         if 'compressedDepth' in msg.format:
             raise ImageError(f'format is {msg.format!r}, expected a JPEG or PNG colour image')
-        return glance_compressed(msg.data, max_megapixels)
-    check_size(msg.width, msg.height, max_megapixels)
+        return glance_compressed(msg.data, max_megapixels, msg.format)
     if msg.encoding not in FORMATS and CvBridge is not None:
         return _by_cv_bridge(msg), msg.width, msg.height
     return _pixels(msg), msg.width, msg.height
@@ -78,8 +82,15 @@ def glance(msg: Image | CompressedImage, max_megapixels: float) -> tuple[np.ndar
 
 def mask_from_message(msg: Image, max_megapixels: float = 1e3) -> np.ndarray:
     """Decode a mask, any known encoding, to (H, W) bool: true where not zero. ImageError."""
-    check_size(msg.width, msg.height, max_megapixels)
+    check_message(msg, max_megapixels)
     return mask_from_pixels(_pixels(msg)[: msg.height])
+
+
+def check_message(msg: Image | CompressedImage, max_megapixels: float) -> None:
+    """Raise ImageError for more pixels (by the fields of a raw image) or bytes than may be."""
+    if not hasattr(msg, 'format'):
+        check_size(msg.width, msg.height, max_megapixels)
+    check_bytes(len(msg.data), max_megapixels)
 
 
 def message_size(msg: Image | CompressedImage) -> tuple[int, int]:
@@ -117,6 +128,15 @@ def check_camera_info(info: CameraInfo) -> None:
         raise CameraInfoError(
             f'distortion_model is {info.distortion_model!r}, expected one of '
             f'{sorted(k for k in DISTORTION_MODELS if k)}'
+        )
+    if len(info.d) > _MOST_COEFFICIENTS:
+        raise CameraInfoError(
+            f'D has {len(info.d)} coefficients, expected at most {_MOST_COEFFICIENTS}'
+        )
+    if len(info.header.frame_id) > _LONGEST_NAME:
+        raise CameraInfoError(
+            f'frame_id has {len(info.header.frame_id)} characters, expected at most '
+            f'{_LONGEST_NAME}'
         )
     if not np.isfinite(np.asarray(info.d, float)).all():
         raise CameraInfoError(f'D has values that are not finite: {list(info.d)}')
@@ -168,8 +188,9 @@ def camera_from_info(
         # without coefficients a fisheye is still no pinhole, the others are
         model, coefficients = (model, (0.0,) * 4) if model == 'equidistant' else ('none', ())
     try:
-        return CameraModel(torch.from_numpy(K), width, height, model, coefficients)
-    except ValueError as error:
+        with np.errstate(all='ignore'):  # of values that are finite and nonsense
+            return CameraModel(torch.from_numpy(K), width, height, model, coefficients)
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
         raise CameraInfoError(str(error)) from None
 
 
@@ -242,6 +263,12 @@ def pose_from_transform(transform: Transform) -> Pose:
 def nanoseconds(stamp: Time) -> int:
     """Return a stamp in integer nanoseconds, which keeps all its digits."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def check_stamp(stamp: Time) -> None:
+    """Raise ValueError for a stamp that is none: it could not be given back (`time_message`)."""
+    if stamp.nanosec >= 1_000_000_000:
+        raise ValueError(f'stamp has {stamp.nanosec} nanoseconds, expected less than 1000000000')
 
 
 def time_message(stamp_ns: int) -> Time:

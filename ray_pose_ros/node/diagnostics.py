@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT_S = 10.0  # how long a refusal keeps the input at WARN
 FAILURES_IN_A_ROW = 3  # from here on it is no accident
-_LONGEST = 300  # characters of a message, some of which quote what came in
+LONGEST = 300  # characters of a message, some of which quote what came in
 
 
 class Throttle:
@@ -152,7 +152,7 @@ class Health:
 def _status(level, name: str, message: str, node: str, values: dict) -> DiagnosticStatus:
     pairs = [KeyValue(key=str(k), value=str(v)) for k, v in values.items()]
     return DiagnosticStatus(
-        level=level, name=name, message=message[:_LONGEST], hardware_id=node, values=pairs
+        level=level, name=name, message=message[:LONGEST], hardware_id=node, values=pairs
     )
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+MOST_BYTES = 8  # a pixel: four channels of 16 bits
+
 
 class ImageError(ValueError):
     """An image that cannot be used; the text says the value found and what was expected."""
@@ -70,6 +72,27 @@ def check_size(width: int, height: int, max_megapixels: float) -> None:
         )
 
 
+def check_bytes(count: int, max_megapixels: float) -> None:
+    """Raise ImageError for more data than the largest image has: it would be kept for nothing."""
+    most = max_megapixels * 1e6 * MOST_BYTES
+    if count > most:
+        raise ImageError(
+            f'data has {count} bytes, expected at most {most:.0f}, {MOST_BYTES} a pixel '
+            '(parameter max_image_megapixels)'
+        )
+
+
+def _check_pattern(encoding: str, width: int, height: int) -> None:
+    """Raise ImageError for a size that the colours of several pixels do not fill."""
+    kind = FORMATS[encoding].to_rgb
+    if kind == 'bayer' and (height < 4 or width < 4 or height % 2 or width % 2):
+        raise ImageError(f'{encoding} image is {width}x{height}, expected even, at least 4x4')
+    if kind == 'planar' and (width % 2 or height % 2):
+        raise ImageError(f'{encoding} image is {width}x{height}, expected even sizes')
+    if kind == 'yuv' and width % 2:
+        raise ImageError(f'{encoding} image is {width} wide, expected an even width')
+
+
 def pixels(encoding: str, width: int, height: int, step: int, bigendian: bool, data) -> np.ndarray:
     """
     View the bytes of an image as (H, W, C) without copying; `step` is the bytes of one row.
@@ -84,8 +107,7 @@ def pixels(encoding: str, width: int, height: int, step: int, bigendian: bool, d
     row = width * form.channels * form.itemsize
     if step < row:
         raise ImageError(f'step is {step} bytes, expected at least {row} for {width} {encoding}')
-    if form.rows != 1 and (width % 2 or height % 2):
-        raise ImageError(f'{encoding} image is {width}x{height}, expected even sizes')
+    _check_pattern(encoding, width, height)
     rows = int(height * form.rows)
     flat = np.frombuffer(data, np.uint8)
     # the last row may legally lack its padding
@@ -118,12 +140,7 @@ def to_rgb(encoding: str, packed: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(packed[..., 2::-1])
     if form.to_rgb == 'mono':
         return np.ascontiguousarray(np.broadcast_to(packed, (*packed.shape[:2], 3)))
-    height, width = packed.shape[:2]
-    if form.to_rgb == 'bayer' and (height < 4 or width < 4 or height % 2 or width % 2):
-        raise ImageError(f'{encoding} image is {width}x{height}, expected even, at least 4x4')
     if form.to_rgb == 'yuv':
-        if width % 2:
-            raise ImageError(f'{encoding} image is {width} wide, expected an even width')
         return cv2.cvtColor(np.ascontiguousarray(packed), form.code)
     return cv2.cvtColor(np.ascontiguousarray(packed[..., 0]), form.code)
 
@@ -155,6 +172,8 @@ def compressed_size(data) -> tuple[int, int]:
     if raw.startswith(b'\x89PNG\r\n\x1a\n'):
         if len(raw) < 26 or b'IEND' not in _tail(data, 64):
             raise ImageError(f'PNG of {len(data)} bytes is truncated, expected it to end in IEND')
+        if raw[12:16] != b'IHDR':
+            raise ImageError(f'PNG begins with chunk {raw[12:16]!r}, expected IHDR')
         return int.from_bytes(raw[16:20], 'big'), int.from_bytes(raw[20:24], 'big')
     if raw.startswith(b'\xff\xd8'):
         size = _jpeg_size(memoryview(data).cast('B'))
@@ -170,7 +189,12 @@ def _tail(data, count: int) -> bytes:
 
 
 def _jpeg_size(view: memoryview) -> tuple[int, int] | None:
-    """Walk the JPEG's segments to the frame header (SOF) and read width and height there."""
+    """
+    Walk the JPEG's segments to the frame header (SOF) and read width and height there.
+
+    None for what a decoder would walk through in another way: it could come to another frame
+    header, of any size, than the one that is checked here.
+    """
     at = 2
     while at + 9 < len(view):
         if view[at] != 0xFF:
@@ -179,11 +203,15 @@ def _jpeg_size(view: memoryview) -> tuple[int, int] | None:
         if marker == 0xFF:  # fill byte
             at += 1
             continue
+        length = int.from_bytes(view[at + 2 : at + 4], 'big')
+        # FF 00, TEM, RST0..RST7, SOI and EOI have no length
+        if length < 2 or marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:
+            return None
         # SOF0..SOF15 without DHT, JPG, DAC
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height = int.from_bytes(view[at + 5 : at + 7], 'big')
             return int.from_bytes(view[at + 7 : at + 9], 'big'), height
-        at += 2 + int.from_bytes(view[at + 2 : at + 4], 'big')
+        at += 2 + length
     return None
 
 
@@ -194,25 +222,34 @@ def decode_compressed(data, max_megapixels: float, format_: str = '') -> np.ndar
     `format_` is the message's: `bayer_rggb8; png compressed` is a mosaic stored as grey, while
     `bayer_rggb8; jpeg compressed bgr8` was made colour before.
     """
-    width, height = compressed_size(data)
-    check_size(width, height, max_megapixels)
-    encoding, _, stored = (part.strip() for part in format_.partition(';'))
-    form = FORMATS.get(encoding)
-    mosaic = form is not None and form.to_rgb == 'bayer' and 'bgr' not in stored
+    _, _, mosaic = _checked_head(data, max_megapixels, format_)
     flags = cv2.IMREAD_GRAYSCALE if mosaic else cv2.IMREAD_COLOR
     image = _imdecode(data, flags | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
     image = narrow(image) if image.dtype == np.uint16 else image
     if mosaic:
-        return to_rgb(encoding, image[..., None])
+        return to_rgb(mosaic, image[..., None])
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def glance_compressed(data, max_megapixels: float) -> tuple[np.ndarray, int, int]:
+def glance_compressed(
+    data, max_megapixels: float, format_: str = ''
+) -> tuple[np.ndarray, int, int]:
     """Decode at an eighth of the size in grey, fast: (image (h, w), full width, full height)."""
-    width, height = compressed_size(data)
-    check_size(width, height, max_megapixels)
+    width, height, _ = _checked_head(data, max_megapixels, format_)
     flags = cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION
     return _imdecode(data, flags), width, height
+
+
+def _checked_head(data, max_megapixels: float, format_: str) -> tuple[int, int, str]:
+    """Width, height and the encoding of a mosaic, '' for none; ImageError."""
+    width, height = compressed_size(data)
+    check_size(width, height, max_megapixels)
+    encoding, _, stored = (part.strip() for part in format_.partition(';'))
+    form = FORMATS.get(encoding)
+    if form is None or form.to_rgb != 'bayer' or 'bgr' in stored:
+        return width, height, ''
+    _check_pattern(encoding, width, height)
+    return width, height, encoding
 
 
 def _imdecode(data, flags: int) -> np.ndarray:

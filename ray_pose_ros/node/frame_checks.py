@@ -14,6 +14,7 @@ from ray_pose_ros.node.conversions import (
     image_from_message,
     mask_from_message,
 )
+from ray_pose_ros.node.encodings import ImageError
 from ray_pose_ros.node.object_hints import Hint
 from ray_pose_ros.node.rig_settings import box_of
 from ray_pose_ros.node.work import Candidate
@@ -68,5 +69,15 @@ def _make_view(msg, info, hint: Hint, box, settings, name: str, stamp: float) ->
     camera = None if info is None else camera_from_info(info, width, height, settings.rectified)
     if hint.mask is not None:
         mask = mask_from_message(hint.mask, settings.max_image_megapixels)
-        return View(image, camera, mask=mask, name=name, stamp=stamp)
-    return View(image, camera, box=hint.box or box, name=name, stamp=stamp)
+        view = View(image, camera, mask=mask, name=name, stamp=stamp)
+    else:
+        view = View(image, camera, box=hint.box or box, name=name, stamp=stamp)
+    side = view.crop().side
+    if side**2 > settings.max_image_megapixels * 1e6:
+        # the square is cut out whole: a region of another image's size would fill the memory
+        raise ImageError(
+            f'the square round the object is {side} pixels wide, image {width}x{height}, expected '
+            f'at most {settings.max_image_megapixels:g} megapixels (parameter '
+            'max_image_megapixels)'
+        )
+    return view

@@ -30,6 +30,7 @@ def main(args: list[str] | None = None) -> int:
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
+    from ray_pose_ros.node.economy import settle
     from ray_pose_ros.node.parameter import ParameterError
     from ray_pose_ros.node.pose_node import PoseNode
 
@@ -38,7 +39,7 @@ def main(args: list[str] | None = None) -> int:
     for s in SIGNALS:
         signal.signal(s, lambda signum, frame: stop.set())
     node = executor = None
-    code, ended = 0, True
+    code, ended, settled = 0, True, False
     try:
         node = PoseNode()
         node.stopping = lambda: stop.is_set() or not rclpy.ok()
@@ -53,6 +54,10 @@ def main(args: list[str] | None = None) -> int:
                 if not rclpy.ok():
                     break
                 node.report_escaped(error)
+            if settled != (node.health.model == 'ready'):
+                settled = not settled
+                if settled:  # here and not in the node: it is for the whole process
+                    settle()
     except ParameterError as error:
         rclpy.logging.get_logger('ray_pose').fatal(str(error))
         code = 2

@@ -22,6 +22,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from ray_pose_ros.node import saving
 from ray_pose_ros.node.camera_input import CameraInput
+from ray_pose_ros.node.diagnostics import LONGEST
 from ray_pose_ros.node.managed_model import FAILURE, SUCCESS, ManagedModelNode, outlives
 from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.outputs import Outputs
@@ -147,6 +148,7 @@ class PoseNode(ManagedModelNode):
 
     def refuse(self, camera: str, topic: str, reason: str, text: str) -> None:
         """Count a message that cannot be used, and say so, not too often."""
+        text = text[:LONGEST]
         self.health.refuse(reason, f'{topic}: {text}')
         if reason == 'time_jump' and self._outputs is not None:
             self._outputs.transforms.rewind()

@@ -34,6 +34,7 @@ from ray_pose_ros.node.work import (
     WorkerLost,
 )
 
+_GRACE_S = 0.5  # for a thread that was given up and may be ending just now
 Task = Callable[[Callable[[], bool]], None]  # is given a way to ask whether it still counts
 
 
@@ -180,6 +181,8 @@ class Worker:
             self._stopping = True
             self._wake.notify()
         self._thread.join(timeout)
+        for thread in self._lost:  # one that is just coming back
+            thread.join(_GRACE_S)
         return not self._thread.is_alive() and not self.lost
 
     # -- on the worker's thread -----------------------------------------------------------------
