@@ -152,7 +152,8 @@ def display_name(spec: str) -> str:
     """A method's name in tables: `model:steps=4` is 'model, steps 4'."""
     name, _, options = spec.partition(':')
     found = [NAMES.get(name, name)]
-    found += [part.replace('=', ' ') for part in options.split(',') if part]
+    for part in filter(None, options.split(',')):
+        found.append('rays only' if part == 'matches=0' else part.replace('=', ' '))
     return ', '.join(found)
 
 
