@@ -14,6 +14,7 @@ from ray_pose_ros.multiview.adjust import Problem, _linearise, _Table, adjust
 from ray_pose_ros.multiview.two_view import epipolar_errors, epipolar_jacobian, refine_pose
 from ray_pose_ros.refinement.essential import essential_poses
 from ray_pose_ros.refinement.refine import solve
+from ray_pose_ros.refinement.trust import trusted
 
 
 def cloud(rng, count=80, size=0.15):
@@ -128,6 +129,35 @@ def test_the_prior_sees_through_a_look_alike_side():
     assert relative_errors(informed.R, R)[0] < 2
     fooled = solve(noisy_prior(R, t, 12.0, rng, told_deg=500.0), {(0, 1): both}, t)
     assert relative_errors(fooled.R, R)[0] > 90
+
+
+def sure_and_wrong(R, t, seed):
+    """A prior that is 60 degrees off and says 10, and matches of neighbours on a ring."""
+    rng = np.random.default_rng(seed)
+    prior = noisy_prior(R, t, 60.0, rng, told_deg=10.0)
+    return prior, {(i, i + 1): see(R, t, i, i + 1, cloud(rng, 80), rng) for i in range(len(R) - 1)}
+
+
+def test_matches_unmask_a_prior_that_is_sure_and_wrong():
+    R, t = ring(5)
+    prior, matches = sure_and_wrong(R, t, 21)
+    believed, looking = trusted(prior, matches, 3 * t)
+    assert believed.rotation_sigma.min() > 5
+    assert looking == pytest.approx(unit(t), abs=0.01)
+    found = solve(prior, matches, t)
+    assert relative_errors(found.R, R).max() < 3
+
+
+def test_a_prior_that_is_as_good_as_it_says_is_trusted():
+    R, t = ring(5)
+    _, matches = sure_and_wrong(R, t, 22)
+    for seed in range(5):
+        prior = noisy_prior(R, t, 12.0, np.random.default_rng(seed))
+        believed, looking = trusted(prior, matches, t)
+        assert believed.rotation_sigma.max() < 2 * np.radians(12.0)
+        assert looking is t
+    nothing = {pair: m.take(np.arange(0)) for pair, m in matches.items()}
+    assert trusted(prior, nothing, t)[0] is prior
 
 
 def test_the_mode_that_matches_support_wins():

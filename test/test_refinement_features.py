@@ -140,7 +140,7 @@ def test_a_deadline_stops_matching_and_features_are_found_once():
             return Matches(np.zeros((0, 2), dtype=np.int64), np.zeros(0))
 
     matcher, frames = Counting(), keyframes(texture(0), texture(1))
-    start = estimate_of(np.eye(3))
+    start = estimate_of(np.eye(3), sigma_deg=10.0)
     refine(start, frames, [matcher], deadline=1e-9)
     assert matcher.calls == 0
     refine(start, frames, [matcher])

@@ -27,9 +27,11 @@ from .hypotheses import hypotheses, near
 from .keyframe import TURNING, Keyframe, turn_between
 from .place import place
 from .rolls import Rolls, vote
+from .trust import trusted
 
 FEATURES = 1024  # of a learned matcher, an image: more cost more than they bring
-_CERTAIN = np.radians(35.0)  # rad: a prior surer than this tells how images are rolled
+# rad: a prior surer than this tells how images are rolled, or which way to try first
+_CERTAIN, _HINT = np.radians(25.0), np.radians(60.0)
 _FEWEST = 8  # matches of a pair worth looking at
 
 
@@ -158,10 +160,12 @@ def solve(prior: Prior, found: dict, looking: np.ndarray) -> Certainty:
 
     looking (N, 3): the object in the frame of each camera, as far as the prior knows.
     """
+    told = prior
+    prior, looking = trusted(prior, found, looking)
     pairs = {(i, j): hypotheses(m, prior, i, j) for (i, j), m in found.items()}
     agreed = agree(pairs, prior)
     if not agreed.chosen:
-        return Certainty.of_prior(prior)
+        return Certainty.of_prior(told)
     # only what the chosen meaning explains: a look-alike may have more matches than the truth
     explained = {
         key: found[key].take(near(h.R, h.t, found[key])) for key, h in agreed.chosen.items()
@@ -216,9 +220,12 @@ def _turns(rolls: Rolls, prior: Prior, i: int, j: int) -> list[int]:
     known = rolls.known(i, j)
     if known is not None:
         return [known]
-    if prior.pair_sigma(i, j) < _CERTAIN:
-        return [turn_between(prior.R[j] @ prior.R[i].T)]
-    return [0, 1, 3, 2]
+    likely = turn_between(prior.R[j] @ prior.R[i].T)
+    sigma = prior.pair_sigma(i, j)
+    if sigma < _CERTAIN:
+        return [likely]
+    first = likely if sigma < _HINT else 0
+    return [first, *(turn for turn in (0, 1, 3, 2) if turn != first)]
 
 
 def _near_first(R: np.ndarray) -> list[tuple[int, int]]:
