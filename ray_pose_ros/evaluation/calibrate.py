@@ -33,11 +33,15 @@ def run(args: argparse.Namespace) -> int:
         )
     # the adjustment to matches weighs the rays by their uncertainty, which has to be right first
     stages = [('rotation_sigma', 'centre_sigma', False)]
+    # loaded past the check of pinned sums: this command changes the settings on purpose
     if load_checkpoint(args.checkpoint).config.rematch:
         stages.append(('matched_rotation_sigma', 'matched_centre_sigma', True))
     for *names, use_matches in stages:
         estimator = Estimator(
-            args.checkpoint, device=args.device, samples=args.samples, use_matches=use_matches
+            load_checkpoint(args.checkpoint),
+            device=args.device,
+            samples=args.samples,
+            use_matches=use_matches,
         )
         told = {}
         for name, table in zip(names, measure(estimator, args), strict=True):

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 # Floors whose code decides what a method answers.
-_FLOORS = ('geometry', 'matching', 'model', 'estimation', 'refinement', 'synthetic')
+_FLOORS = ('geometry', 'matching', 'model', 'multiview', 'estimation', 'refinement', 'synthetic')
 _OF_EVALUATION = ('baselines', 'co3d.py', 'colmap_model.py', 'draws.py', 'methods.py')
 _OF_EVALUATION += ('metrics.py', 'refined.py', 'runner.py', 'sequences.py', 'sources.py')
 
