@@ -336,3 +336,10 @@ def test_workers_and_steps_change_nothing_but_the_time(tmp_path):
         rows = read(out / 'results.json')['results']
         found.append([{k: v for k, v in row.items() if 'seconds' not in k} for row in rows])
     assert found[0] == found[1] and len(found[0]) == 2
+
+
+def test_the_models_own_matches_are_an_option():
+    assert create_method('model').estimator.use_matches
+    assert not create_method('model:matches=0,samples=1').estimator.use_matches
+    with pytest.raises(ValueError, match='matches'):
+        create_method('model:matches=some')
