@@ -217,13 +217,13 @@ def _votes(
 
 def _turns(rolls: Rolls, prior: Prior, i: int, j: int) -> list[int]:
     """By how many right angles view j may be turned against view i."""
-    known = rolls.known(i, j)
-    if known is not None:
-        return [known]
     likely = turn_between(prior.R[j] @ prior.R[i].T)
     sigma = prior.pair_sigma(i, j)
     if sigma < _CERTAIN:
         return [likely]
+    known = rolls.known(i, j)
+    if known is not None:
+        return [known]
     first = likely if sigma < _HINT else 0
     return [first, *(turn for turn in (0, 1, 3, 2) if turn != first)]
 

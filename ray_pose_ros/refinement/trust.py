@@ -20,8 +20,7 @@ from .hypotheses import hypotheses
 
 _STRONG = 4.0  # nats, from where on a pair is a witness
 _ALSO = 1.5  # nats of another meaning of its matches, which may be the true one
-_WORST = 10.0  # deviations that one pair counts for at most
-_WITNESSES = 1.0  # as many imagined ones find the model right
+_MEDIAN = 0.789  # of the squared error of a rotation, in units of its mean
 _USELESS = 2.0  # times wronger than told, from where on it is not listened to
 _NOTHING = 9.0  # rad: so uncertain that it says nothing
 
@@ -37,15 +36,15 @@ def trusted(
     count = len(prior.R)
     nothing = np.full(count, _NOTHING)
     vague = replace(prior, rotation_sigma=nothing, samples=prior.samples[:0])
-    total, witnesses = _WITNESSES, _WITNESSES
+    squares = [_MEDIAN]  # one imagined witness finds the model right
     for (i, j), m in matches.items():
         found = [h for h in hypotheses(m, vague, i, j) if value(h) > _ALSO]
         if any(value(h) > _STRONG for h in found):
             told = prior.R[j] @ prior.R[i].T
             off = min(angle_between(h.R, told) for h in found) / prior.pair_sigma(i, j)
-            total += min(float(off), _WORST) ** 2
-            witnesses += 1
-    factor = (total / witnesses) ** 0.5
+            squares.append(float(off) ** 2)
+    # the median: look-alike sides bear false witness, but seldom most of it
+    factor = (float(np.median(squares)) / _MEDIAN) ** 0.5
     if factor <= 1:
         return prior, looking
     if factor <= _USELESS:
