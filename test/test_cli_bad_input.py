@@ -116,7 +116,7 @@ def test_bad_settings(photos, checkpoint, tmp_path, capsys):
 
 
 def test_a_network_that_fails_is_reported(photos, checkpoint, tmp_path, capsys, monkeypatch):
-    def nan(self, x, t, context):
+    def nan(self, x, t, context, found=None):
         return torch.full_like(x, float('nan'))
 
     monkeypatch.setattr(RayDiffuser, 'denoise', nan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from ray_pose_ros.geometry.rotations import (
     rotation_between,
     rotation_from_vector,
 )
+from ray_pose_ros.geometry.so3 import cross
 
 unit = st.floats(-1, 1, allow_nan=False, width=32)
 vectors = st.tuples(unit, unit, unit).filter(lambda v: math.hypot(*v) > 1e-2)
@@ -145,3 +147,9 @@ def test_hat_and_rotation_vector():
     w = torch.randn(20, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     w = torch.cat([w, torch.zeros(1, 3, dtype=torch.float64)])
     torch.testing.assert_close(rotation_from_vector(w), torch.linalg.matrix_exp(hat(w)))
+
+
+@pytest.mark.parametrize('shapes', [((3,), (3,)), ((5, 3), (5, 3)), ((2, 1, 3), (2, 4, 3))])
+def test_cross_product_in_numpy(shapes):
+    a, b = (np.random.default_rng(k).normal(size=shape) for k, shape in enumerate(shapes))
+    np.testing.assert_allclose(cross(a, b), np.cross(a, b), rtol=0, atol=1e-12)

@@ -194,6 +194,29 @@ def test_mutual_nearest():
     assert len(mutual_nearest(a[:1], -a[:1], min_cosine=0.5)) == 0
 
 
+@pytest.mark.parametrize('held', [1 << 25, 90])
+@pytest.mark.parametrize('ratio, least', [(1.0, -1.0), (0.8, -1.0), (0.9, 0.6)])
+def test_mutual_nearest_by_the_definition(monkeypatch, held, ratio, least):
+    monkeypatch.setattr('ray_pose_ros.matching.nearest._LARGEST', held)
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(40, 16)), rng.normal(size=(30, 16))
+    b[:20] = a[10:30] + 0.4 * rng.normal(size=(20, 16))
+    b[25] = b[3]  # as near as another
+    a, b = ((x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for x in (a, b))
+    cosines = a @ b.T
+    distances = np.sqrt(np.maximum(2 - 2 * cosines.astype(float), 0))
+    expected = []
+    for i, j in enumerate(cosines.argmax(1)):
+        others = np.append(np.delete(distances[i], j), np.delete(distances[:, j], i))
+        clear = ratio == 1 or distances[i, j] <= ratio * others.min()
+        if cosines[:, j].argmax() == i and cosines[i, j] >= least and clear:
+            expected.append((i, j))
+    found = mutual_nearest(a, b, ratio, least)
+    assert 0 < len(expected) < 40
+    assert found.indices.tolist() == [list(pair) for pair in expected]
+    np.testing.assert_allclose(found.scores, [cosines[pair] for pair in expected], atol=1e-6)
+
+
 def test_working_image_maps_back():
     image = np.zeros((300, 400, 3), dtype=np.uint8)
     mask = np.zeros((300, 400), dtype=bool)

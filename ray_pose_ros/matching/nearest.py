@@ -6,7 +6,7 @@ import numpy as np
 
 from .features import NO_MATCHES, Matches
 
-_BLOCK = 2048  # rows of the table of similarities that are held at once
+_LARGEST = 1 << 25  # similarities that are held at once
 
 
 def mutual_nearest(
@@ -20,27 +20,41 @@ def mutual_nearest(
     """
     if not len(a) or not len(b):
         return NO_MATCHES
-    forth, cosine, clear = _nearest(a, b, max_ratio)
-    back, _, clear_back = _nearest(b, a, max_ratio)
-    index = np.arange(len(a))
-    keep = (back[forth] == index) & clear & clear_back[forth] & (cosine >= min_cosine)
-    indices = np.stack([index[keep], forth[keep]], axis=1)
-    return Matches(indices, np.clip(cosine[keep], 0, 1).astype(np.float64))
-
-
-def _nearest(a: np.ndarray, b: np.ndarray, max_ratio: float):
-    """Index in b (M,), cosine (M,), and whether the second nearest is far enough off (M,)."""
+    rows = max(1, _LARGEST // len(b))
+    parts = [slice(start, start + rows) for start in range(0, len(a), rows)]
+    tables = _Tables(a, b, parts)
     index, cosine = np.empty(len(a), dtype=np.int64), np.empty(len(a), dtype=np.float32)
-    clear = np.ones(len(a), dtype=bool)
-    for start in range(0, len(a), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        table = a[part] @ b.T
-        rows = np.arange(len(table))
+    highest = np.full(len(b), -2, dtype=np.float32)  # of each column
+    for number, part in enumerate(parts):
+        table = tables[number]
         index[part] = table.argmax(1)
-        cosine[part] = table[rows, index[part]]
-        if max_ratio < 1 and len(b) > 1:
-            table[rows, index[part]] = -2
-            # of unit vectors |x - y|^2 = 2 - 2 cos
-            first, second = 1 - cosine[part], 1 - table.max(1)
-            clear[part] = np.maximum(first, 0) <= max_ratio**2 * second
-    return index, cosine, clear
+        cosine[part] = np.take_along_axis(table, index[part, None], 1)[:, 0]
+        np.maximum(highest, table.max(0), out=highest)
+    mutual = np.flatnonzero(cosine >= np.maximum(highest[index], min_cosine))
+    # equal descriptors are all as near: the first has it
+    mutual = mutual[np.sort(np.unique(index[mutual], return_index=True)[1])]
+    if max_ratio < 1:
+        next_row, next_column = np.full(len(a), -2.0), np.full(len(b), -2.0)
+        for number, part in enumerate(parts):
+            table = tables[number]
+            mine = mutual[(mutual >= part.start) & (mutual < part.stop)]
+            table[mine - part.start, index[mine]] = -2
+            next_row[part] = table.max(1)
+            np.maximum(next_column, table.max(0), out=next_column)
+        second = np.maximum(next_row[mutual], next_column[index[mutual]])
+        # of unit vectors |x - y|^2 = 2 - 2 cos; without a second there is nothing to confuse
+        clear = np.maximum(1 - cosine[mutual], 0) <= max_ratio**2 * (1 - second)
+        mutual = mutual[clear]
+    indices = np.stack([mutual, index[mutual]], axis=1)
+    return Matches(indices, np.clip(cosine[mutual], 0, 1).astype(np.float64))
+
+
+class _Tables:
+    """Similarities of some rows of a with all of b; a single table is made only once."""
+
+    def __init__(self, a: np.ndarray, b: np.ndarray, parts: list[slice]):
+        self.a, self.b, self.parts = a, b, parts
+        self.only = a @ b.T if len(parts) == 1 else None
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self.a[self.parts[number]] @ self.b.T if self.only is None else self.only

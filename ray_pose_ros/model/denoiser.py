@@ -96,14 +96,19 @@ class RayDenoiser(nn.Module):
         )
 
     def condition(
-        self, features: Tensor, geometry: Tensor, order: Tensor | None = None
+        self,
+        features: Tensor,
+        geometry: Tensor,
+        order: Tensor | None = None,
+        shown: Tensor | None = None,
     ) -> Context:
         """Everything that depends on neither rays nor time; computed once for a window.
 
         `features` (B, N, C, h, w), `geometry` (B, N, 2 or 3, h, w). Inputs enter the embedding
         in the official order: features, rays, geometry; then the project's matches. With `order`
         (S, N) of view numbers, B is 1 and the context is of S windows with the same views in
-        these orders; what does not depend on the order is computed once.
+        these orders; what does not depend on the order is computed once. Where `shown` (B,) is 0
+        the features serve for matching alone.
         """
 
         def ordered(maps: Tensor) -> Tensor:
@@ -112,7 +117,10 @@ class RayDenoiser(nn.Module):
         weight = self.x_embedder.proj.weight.flatten(1)
         split = [self.feature_channels, 6, weight.shape[1] - self.feature_channels - 6]
         for_features, _, for_rest = weight.split(split, dim=1)
-        embedded = _mix(for_features, features) + self.x_embedder.proj.bias[:, None, None]
+        embedded = _mix(for_features, features)
+        if shown is not None:
+            embedded = embedded * shown.to(embedded).view(-1, 1, 1, 1, 1)
+        embedded = embedded + self.x_embedder.proj.bias[:, None, None]
         embedded, geometry = ordered(embedded), ordered(geometry)
         rest, similarity, descriptors, base, slopes = geometry, None, None, None, None
         if self.config.geometry == 'directions':

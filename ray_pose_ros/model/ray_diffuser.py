@@ -61,7 +61,11 @@ class RayDiffuser(nn.Module):
         return features.unflatten(0, images.shape[:2])
 
     def condition(
-        self, features: Tensor, geometry: Tensor, order: Tensor | None = None
+        self,
+        features: Tensor,
+        geometry: Tensor,
+        order: Tensor | None = None,
+        shown: Tensor | None = None,
     ) -> Context:
         """Everything that depends on neither rays nor time.
 
@@ -71,6 +75,7 @@ class RayDiffuser(nn.Module):
                 `config.geometry` 'ndc'; unit directions in the virtual camera (B, N, 3, h, w)
                 for 'directions'.
             order: view numbers (S, N), for S windows of the same views in other orders; B is 1.
+            shown: (B,), 0 where patches are told what they match but not what they look like.
         """
         grid, channels = self.config.grid, self.ray_predictor.feature_channels
         window = tuple(features.shape[:2])
@@ -86,7 +91,8 @@ class RayDiffuser(nn.Module):
         precision = self.precision
         if order is not None and len(features) != 1:
             raise ValueError(f'{len(features)} windows to put in order, expected 1')
-        return self.ray_predictor.condition(features.to(precision), geometry.to(precision), order)
+        features, geometry = features.to(precision), geometry.to(precision)
+        return self.ray_predictor.condition(features, geometry, order, shown)
 
     def denoise(
         self,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ray_pose_ros.geometry.so3 import hat, rotation_from_vector, tangent_basis
+from ray_pose_ros.geometry.so3 import cross, hat, rotation_from_vector, tangent_basis
 
 MOST_MATCHES = 60.0  # of one pair: the noise of more is not independent
 _PARALLEL = 1e-7  # sin^2 of the angle under which two rays say nothing about depth
@@ -156,16 +156,16 @@ def epipolar_jacobian(
     """Epipolar errors (..., K) of rays a, b (..., K, 3) under R (..., 3, 3), t (..., 3), and their
     derivatives (..., K, 3) by a turn of R from the left and by t."""
     t = t[..., None, :]
-    d, bt = a @ np.swapaxes(R, -1, -2), np.cross(b, t)
-    normal = np.cross(t, d)  # E a; E^T b is R^T (b x t)
+    d, bt = a @ np.swapaxes(R, -1, -2), cross(b, t)
+    normal = cross(t, d)  # E a; E^T b is R^T (b x t)
     value = (normal * b).sum(-1, keepdims=True)
     square = (normal * normal + bt * bt).sum(-1, keepdims=True) - 2 * value**2
     scale = np.sqrt(np.maximum(square, 1e-18))
     # value = b . (t x d): turning d by w adds w . (d x (b x t)), moving t by u adds u . (d x b)
-    turn, move = np.cross(d, bt), np.cross(d, b)
+    turn, move = cross(d, bt), cross(d, b)
     # half of what the square changes by
-    square_turn = np.cross(d, np.cross(normal, t)) - 2 * value * turn
-    square_move = np.cross(d, normal) + np.cross(bt, b) - 2 * value * move
+    square_turn = cross(d, cross(normal, t)) - 2 * value * turn
+    square_move = cross(d, normal) + cross(bt, b) - 2 * value * move
     share = value / scale**2
     return (
         (value / scale)[..., 0],

@@ -8,6 +8,7 @@ import numpy as np
 from . import shapes
 from .mesh import Mesh, rotation
 from .patterns import fractal, palette
+from .photographs import drawn
 from .renderer import _visibility
 from .textures import sample_texture
 
@@ -42,6 +43,9 @@ class Stage:
 
 def panorama(rng, width: int = 1024) -> np.ndarray:
     """Equirectangular surroundings (width / 2, width, 3): sky or ceiling, things, ground."""
+    photographs = drawn(rng)
+    if photographs is not None:
+        return photographs.panorama(rng, width)
     height = width // 2
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     sky, wall, ground = palette(rng, 3)

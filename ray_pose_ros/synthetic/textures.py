@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from .patterns import fractal, grid, palette, ramp
+from .photographs import drawn
 
 
 def noise(rng, size):
@@ -229,7 +230,14 @@ def finish(rng, image: np.ndarray, unevenness: float = 0.12) -> np.ndarray:
 
 
 def sample_texture(rng, split: str = 'train', size: int = 256, family: str | None = None):
-    """A texture (size, size, 3) uint8 of a family, by default a random one of the split."""
+    """A texture (size, size, 3) uint8 of a family, by default a random one of the split.
+
+    Where photographs are in use (`photographs.using`) a share of the training textures is theirs.
+    """
+    if split == 'train' and family not in ('plain', 'gradient'):
+        photographs = drawn(rng)
+        if photographs is not None:
+            return photographs.texture(rng, size)
     families = dict(TRAIN)
     if split == 'test':
         families.update(HELD_OUT)

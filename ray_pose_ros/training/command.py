@@ -25,6 +25,10 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     render.add_argument(
         '--whole', type=float, default=0.15, help='share of scenes seen without a box (training)'
     )
+    render.add_argument('--photographs', type=Path, help='packed by synthetic.photograph_packing')
+    render.add_argument(
+        '--photographed', type=float, default=0.5, help='share of textures that are photographs'
+    )
 
     fit = actions.add_parser('run', help='train, going on where a killed run stopped')
     fit.add_argument('--data', type=Path, nargs='+', required=True, help='training folders')
@@ -53,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
             library=args.library,
             share=args.share if args.library else 0.0,
             whole=args.whole,
+            photographs=args.photographs,
+            photographed=args.photographed,
         )
         return 0
     return _train(args)

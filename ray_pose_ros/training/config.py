@@ -28,6 +28,8 @@ class TrainingConfig:
         advance: see `stages`.
         wide: share of batches drawn from the full sphere, whatever the stage.
         pure_noise: share of sets trained at the last time, where the input holds no information.
+        hidden: share of sets whose patches are told what they match but not what they look like,
+            so that the network does not lean on the looks of its training scenes.
         backbone_rate: learning rate of the backbone as a fraction of the denoiser's; 0 leaves it
             frozen, so that its features are computed once.
         jitter: strength of the changes of colour where the backbone is trained.
@@ -51,6 +53,7 @@ class TrainingConfig:
     advance: float = 0.25
     wide: float = 0.25
     pure_noise: float = 0.5
+    hidden: float = 0.0
     backbone_rate: float = 0.0
     jitter: float = 1.0
     weights: dict[str, float] = field(

@@ -44,12 +44,16 @@ def render_dataset(
     library: Path | None = None,
     share: float = 0.0,
     whole: float = WHOLE,
+    photographs: Path | None = None,
+    photographed: float = 0.5,
 ) -> None:
     """Render `scenes` scenes into shards under `folder`; shards that exist are kept.
 
     A `share` of the objects is taken from a `library` of models (see synthetic/meshes.py), the
     others are generated. In a share `whole` of the training scenes there is no box: all views are
     the middle of the image, often closer, and in half of them the cameras stand on one side.
+    A share `photographed` of the textures and surroundings is from packed `photographs` (see
+    synthetic/photograph_packing.py).
     """
     folder.mkdir(parents=True, exist_ok=True)
     jobs = []
@@ -57,7 +61,8 @@ def render_dataset(
         path = folder / f'scenes_{split}_{first_seed + start:08d}.npz'
         seeds = range(first_seed + start, first_seed + min(start + shard, scenes))
         if not path.exists():
-            jobs.append((path, list(seeds), split, views, library, share, whole))
+            sources = (library, share, photographs, photographed)
+            jobs.append((path, list(seeds), split, views, whole, *sources))
     # spawned, so that numba and torch threads of the parent do not leak into the workers
     with get_context('spawn').Pool(workers) as pool:
         done = pool.imap_unordered(_render_shard, jobs)
@@ -67,10 +72,13 @@ def render_dataset(
 
 def _render_shard(job: tuple) -> Path:
     from ray_pose_ros.synthetic.meshes import MeshLibrary
+    from ray_pose_ros.synthetic.photographs import Photographs, using
 
-    path, seeds, split, views, library, share, whole = job
+    path, seeds, split, views, whole, library, share, photographs, photographed = job
     models = MeshLibrary(library, split) if library else None
-    scenes = [_render_scene(seed, split, views, models, share, whole) for seed in seeds]
+    pictures = Photographs(photographs, photographed) if photographs else None
+    with using(pictures):
+        scenes = [_render_scene(seed, split, views, models, share, whole) for seed in seeds]
     columns = {name: np.stack([scene[name] for scene in scenes]) for name in scenes[0]}
     partial = path.with_suffix('.partial.npz')
     np.savez(partial, **columns)

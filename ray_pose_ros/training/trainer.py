@@ -147,7 +147,11 @@ class Trainer:
             features = batch.features
             if features is None:
                 features = self.model.encode(jitter(batch.images, self.config.jitter, generator))
-            context = self.model.condition(features, batch.directions)
+            shown = None
+            if self.config.hidden > 0:
+                shown = torch.rand(sets, generator=generator) >= self.config.hidden
+                shown = shown.to(self.device)
+            context = self.model.condition(features, batch.directions, shown=shown)
             tokens = self.network.tokens(x, t, context, schedule.alphas_cumprod[t], again)
             rays, *auxiliary = self.network.decode(tokens, t, context)
         # angles need more digits than half precision has: the losses are computed in full
