@@ -87,14 +87,20 @@ def extract_crop(image: np.ndarray, crop: Crop, size: int) -> Tensor:
         raise ValueError(f'{crop} lies outside of the image of {width} x {height}')
     if crop.side > MAX_SIDE_RATIO * max(width, height):
         raise ValueError(f'{crop} is over {MAX_SIDE_RATIO} times the image of {width} x {height}')
-    square = torch.zeros(3, crop.side, crop.side)
     inside = torch.from_numpy(np.ascontiguousarray(image[y0:y1, x0:x1]))
     rows, columns = slice(y0 - crop.y0, y1 - crop.y0), slice(x0 - crop.x0, x1 - crop.x0)
-    square[:, rows, columns] = inside.permute(2, 0, 1).float() / 255
-    resized = torch.nn.functional.interpolate(
-        square[None], size=(size, size), mode='bilinear', align_corners=False, antialias=True
+    # one direction after the other, so that the whole square, mostly black, never is in memory
+    wide = torch.zeros(1, 3, y1 - y0, crop.side)
+    wide[0, :, :, columns] = inside.permute(2, 0, 1).float() / 255
+    tall = torch.zeros(1, 3, crop.side, size)
+    tall[:, :, rows] = _resized(wide, (y1 - y0, size))
+    return _resized(tall, (size, size))[0].clamp_(0, 1)
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return torch.nn.functional.interpolate(
+        maps, size=size, mode='bilinear', align_corners=False, antialias=True
     )
-    return resized[0].clamp_(0, 1)
 
 
 def patch_centres(crop: Crop, grid: int) -> Tensor:
