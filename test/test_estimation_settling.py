@@ -7,13 +7,15 @@ import pytest
 import torch
 from refinement_fixtures import PIXEL, noisy_prior, relative_errors, ring, see
 
+from ray_pose_ros.estimation import settling
 from ray_pose_ros.estimation.settling import ray_matches, settle
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.crops import Crop, patch_centres
 from ray_pose_ros.geometry.gauge import viewing_rotation
 from ray_pose_ros.geometry.so3 import angle_between
 from ray_pose_ros.model.matching import MutualMatches, Rematch, mutual_matches
-from ray_pose_ros.multiview.adjust import deviations
+from ray_pose_ros.multiview.adjust import Problem, agreement, deviations
+from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.multiview.two_view import RayMatches, epipolar_errors
 
 SIDE = 14
@@ -93,6 +95,47 @@ def test_without_matches_there_is_no_answer():
     few = {pair: m.take(np.arange(3)) for pair, m in matches.items()}
     assert settle(guess_R, guess_t, sigma, {}) is None
     assert settle(guess_R, guess_t, sigma, few) is None
+
+
+def lost(views=5, seed=0):
+    """A guess with one camera turned half way round, and other guesses, one of which is near."""
+    R, t, guess_R, guess_t, sigma, matches = prior_and_matches(seed, views, rms_deg=8.0)
+    wrong = guess_R.copy()
+    wrong[2] = np.diag([-1.0, 1.0, -1.0]) @ wrong[2]
+    others = np.stack([wrong, guess_R, wrong])
+    return R, wrong, guess_t, np.full(views, np.radians(60.0)), matches, others
+
+
+def test_other_answers_lead_out_of_a_wrong_place():
+    R, wrong, guess_t, sigma, matches, others = lost()
+    alone = settle(wrong, guess_t, sigma, matches)
+    helped = settle(wrong, guess_t, sigma, matches, others)
+    assert relative_errors(alone.R, R).max() > 60
+    assert relative_errors(helped.R, R).max() < 1
+
+
+def test_other_answers_are_not_asked_where_matches_agree(monkeypatch):
+    R, _, guess_R, guess_t, sigma, matches = prior_and_matches(0, 5, rms_deg=8.0)
+    calls = []
+    plain = settling.adjust
+    monkeypatch.setattr(settling, 'adjust', lambda *a: calls.append(1) or plain(*a))
+    found = settle(guess_R, guess_t, sigma, matches, np.stack([guess_R] * 3))
+    assert relative_errors(found.R, R).max() < 1
+    assert len(calls) == 1
+
+
+def test_agreement_is_the_share_by_weight():
+    R, t, *_, matches = prior_and_matches(2, wrong=0.0)
+    rng = np.random.default_rng(0)
+    half = {}
+    for pair, m in matches.items():
+        b = np.concatenate([m.b, rng.permutation(-m.b)])  # behind the camera
+        weight = np.concatenate([np.full(len(m), 3.0), np.ones(len(m))])
+        a, sigma = np.tile(m.a, (2, 1)), np.tile(m.sigma, 2)
+        half[pair] = RayMatches(a, b, sigma, m.centre_a, m.centre_b, weight)
+    prior = Prior(R, t, np.ones(len(R)), np.zeros(len(R)), np.zeros((0, len(R), 3, 3)))
+    assert agreement(R, t, Problem(matches, prior, t)) > 0.95
+    assert agreement(R, t, Problem(half, prior, t)) == pytest.approx(0.75, abs=0.02)
 
 
 def test_deviations_are_those_of_turns_against_the_first_camera():

@@ -231,7 +231,7 @@ def test_adjust_ends_where_the_cost_is_least():
     matches = all_pairs(R, t, cloud(rng), rng, wrong=0.2)
     problem = Problem(matches, prior.aligned(R), t)
     start = rotation_from_vector(rng.normal(size=(3, 3)) * 0.01) @ R
-    found_R, found_t, information = adjust(start, t, problem)
+    found_R, found_t, information, _ = adjust(start, t, problem)
     centres = -np.einsum('nji,nj->ni', found_R, found_t)
     cost, normal, gradient = _linearise(found_R, centres, problem, _Table(matches), 1.0)
     assert np.linalg.solve(normal, gradient) == pytest.approx(np.zeros(18), abs=2e-3)

@@ -1,12 +1,15 @@
 """The trainer goes on where it stopped, and refuses settings that make no sense."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from test_training_batches import sphere_scenes
 
+from ray_pose_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
-from ray_pose_ros.training.command import DEFAULT_CONFIG
+from ray_pose_ros.training.command import DEFAULT_CONFIG, blend
 from ray_pose_ros.training.config import TrainingConfig
 from ray_pose_ros.training.dataset import SceneSet
 from ray_pose_ros.training.stores import ViewStore
@@ -153,3 +156,39 @@ def test_every_configuration_that_ships_can_be_read(path):
     assert set(config.weights) <= set(TrainingConfig(model=SMALL).weights)
     with torch.device('meta'):
         RayDiffuser(config.model_config())
+
+
+def test_weights_are_blended(tmp_path):
+    models = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        model = RayDiffuser(TrainingConfig.read(DEFAULT_CONFIG).model_config())
+        models.append(model)
+        if seed:
+            model.feature_extractor.load_state_dict(models[0].feature_extractor.state_dict())
+        for tensor in model.ray_predictor.parameters():
+            torch.nn.init.normal_(tensor, std=0.1)
+        save_checkpoint(model, tmp_path / str(seed), half=False)
+    blend(tmp_path / '0', tmp_path / '1', 0.25, tmp_path / 'both')
+    found = load_checkpoint(tmp_path / 'both')
+    a, b, c = (dict(m.ray_predictor.named_parameters()) for m in (*models, found))
+    assert any((a[name] - b[name]).abs().max() > 0.1 for name in a)
+    for name in a:
+        torch.testing.assert_close(c[name], 0.75 * a[name] + 0.25 * b[name], atol=1e-3, rtol=1e-3)
+
+
+def test_only_models_of_a_kind_are_blended(tmp_path):
+    config = TrainingConfig.read(DEFAULT_CONFIG)
+    for name, changes in (('a', {}), ('b', {'depth': 2}), ('c', {})):
+        torch.manual_seed(len(changes))
+        model = RayDiffuser(replace(config.model_config(), **changes))
+        if name == 'c':
+            torch.nn.init.normal_(next(model.feature_extractor.parameters()))
+        save_checkpoint(model, tmp_path / name)
+    with pytest.raises(ValueError, match='share is 2'):
+        blend(tmp_path / 'a', tmp_path / 'a', 2, tmp_path / 'out')
+    with pytest.raises(ValueError, match='different configurations'):
+        blend(tmp_path / 'a', tmp_path / 'b', 0.5, tmp_path / 'out')
+    with pytest.raises(ValueError, match='different backbones'):
+        blend(tmp_path / 'a', tmp_path / 'c', 0.5, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()

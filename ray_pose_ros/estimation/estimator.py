@@ -215,7 +215,7 @@ class Estimator:
         settled = None
         if matches is not None:
             own = ray_matches(prepared, matches, 2 * config.grid)
-            settled = settle(found_R, found_t, rotation_sigma, own)
+            settled = settle(found_R, found_t, rotation_sigma, own, R.numpy())
         if settled is not None:
             found_R, found_t = settled.R, settled.t
             deviations = settled.rotation_deviation, settled.centre_deviation

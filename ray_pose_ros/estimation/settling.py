@@ -8,6 +8,7 @@ is known of them, and all cameras are adjusted until the matched rays of the vie
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,14 +16,20 @@ import numpy as np
 
 from ray_pose_ros.estimation.preparation import Prepared
 from ray_pose_ros.model.matching import MutualMatches
-from ray_pose_ros.multiview.adjust import Problem, adjust, deviations
+from ray_pose_ros.multiview.adjust import Problem, adjust, agreement, deviations
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.multiview.two_view import RayMatches
 
 # One standard deviation of a match, in cells. Flat about its optimum on rendered objects: 0.25 and
 # 0.5 are as good within the noise.
 _SIGMA = 0.35
+# Neighbouring cells err together, so a match says less than one that is found for itself. Flat on
+# rendered objects from 0.15 to 1; on photographs, which the network knows less, less is better.
+_WEIGHT = 0.25
 _FEWEST = 6  # matches of a pair worth looking at
+# Where more matches disagree than this, the cameras may have come to rest at the wrong place.
+_DISAGREE = 0.1
+_STARTS, _ROUNDS = 8, 6  # other places to start from, at most, and how far to go before choosing
 
 
 @dataclass(frozen=True)
@@ -46,22 +53,38 @@ def settle(
     t: np.ndarray,
     rotation_sigma: np.ndarray,
     matches: dict[tuple[int, int], RayMatches],
+    samples: np.ndarray | None = None,
 ) -> Settled | None:
     """Adjust cameras R (N, 3, 3), t (N, 3) of the published world; None without matches.
 
-    rotation_sigma (N,) is the cameras' uncertainty, rms rad.
+    Args:
+        rotation_sigma: (N,) the cameras' uncertainty, rms rad.
+        samples: (S, N, 3, 3) rotations of other answers of the network. Where matches and cameras
+            do not agree, these are started from too, and what fits best is taken.
     """
-    matches = {pair: m for pair, m in matches.items() if len(m) >= _FEWEST}
+    matches = {pair: _lighter(m) for pair, m in matches.items() if len(m) >= _FEWEST}
     if not matches:
         return None
     n = len(R)
     centres = -np.einsum('nji,nj->ni', R, t)
     prior = Prior(R, centres, rotation_sigma, np.zeros(n), np.zeros((0, n, 3, 3)))
-    found_R, found_t, information = adjust(R, t, Problem(matches, prior, t))
+    problem = Problem(matches, prior, t)
+    best = adjust(R, t, problem)
+    if samples is not None and agreement(best.R, best.t, problem) < 1 - _DISAGREE:
+        starts = [adjust(other @ other[0].T, t, problem, _ROUNDS) for other in samples[:_STARTS]]
+        nearest = min(starts, key=lambda found: found.cost)
+        again = adjust(nearest.R, nearest.t, problem)
+        best = again if again.cost < best.cost else best
+    found_R, found_t, information, _ = best
     rotation, centre = deviations(found_R, information)
     if not (np.isfinite(found_R).all() and np.isfinite(found_t).all()):
         return None
     return Settled(*_published(found_R, found_t, t[0]), rotation, centre)
+
+
+def _lighter(matches: RayMatches) -> RayMatches:
+    weight = 1.0 if matches.weight is None else matches.weight
+    return dataclasses.replace(matches, weight=np.full(len(matches), _WEIGHT) * weight)
 
 
 def ray_matches(

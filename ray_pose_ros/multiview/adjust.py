@@ -8,13 +8,14 @@ from how far, is a prior on each camera's translation, which also fixes the scal
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ray_pose_ros.geometry.so3 import hat, rotation_from_vector, vector_from_rotation
 
 from .prior import Prior
-from .two_view import MOST_MATCHES, RayMatches, depths, epipolar_jacobian
+from .two_view import MOST_MATCHES, RayMatches, depths, epipolar_errors, epipolar_jacobian
 
 OBJECT_SIDE, OBJECT_LOG_DISTANCE = 0.12, 0.3  # deviations of a camera's view of the object
 _LIMIT = 2.5  # deviations of a ray beyond which a match is cut off
@@ -33,14 +34,22 @@ class Problem:
     looking: np.ndarray
 
 
-def adjust(
-    R: np.ndarray, t: np.ndarray, problem: Problem, rounds: int = 25
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Levenberg-Marquardt from R (N, 3, 3), t (N, 3) on.
+class Adjusted(NamedTuple):
+    """Cameras at an optimum of a problem.
 
-    Returns R, t and the information matrix (6N, 6N) of (turn of the camera about its centre, in
-    its frame; move of its centre in the world) at the optimum; prior included.
+    R (N, 3, 3), t (N, 3); the information matrix (6N, 6N) of (turn of the camera about its centre,
+    in its frame; move of its centre in the world), prior included; and the cost, half a squared
+    deviation.
     """
+
+    R: np.ndarray
+    t: np.ndarray
+    information: np.ndarray
+    cost: float
+
+
+def adjust(R: np.ndarray, t: np.ndarray, problem: Problem, rounds: int = 25) -> Adjusted:
+    """Levenberg-Marquardt from R (N, 3, 3), t (N, 3) on."""
     n = len(R)
     centres = -np.einsum('nji,nj->ni', R, t)
     table = _Table(problem.matches)
@@ -68,7 +77,19 @@ def adjust(
             cost, A, b = _linearise(R, centres, problem, table, widen)
     if widen != 1.0:
         cost, A, b = _linearise(R, centres, problem, table, 1.0)
-    return R, -np.einsum('nij,nj->ni', R, centres), A
+    return Adjusted(R, -np.einsum('nij,nj->ni', R, centres), A, cost)
+
+
+def agreement(R: np.ndarray, t: np.ndarray, problem: Problem) -> float:
+    """Share of the matches, by weight, that agree with cameras R (N, 3, 3), t (N, 3)."""
+    table = _Table(problem.matches)
+    i, j = table.i, table.j
+    centres = -np.einsum('nji,nj->ni', R, t)
+    relative, move, _ = _between(R, centres, i, j)
+    e = epipolar_errors(relative, move, table.a, table.b)
+    first, second = depths(relative, move, table.a, table.b)
+    fits = (np.abs(e) < _LIMIT * table.sigma) & (first > 0) & (second > 0)
+    return float((table.weight * fits).sum() / max(table.weight.sum(), 1e-12))
 
 
 def deviations(R: np.ndarray, information: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,10 +133,7 @@ def _linearise(R, centres, problem: Problem, table: _Table, widen: float):
     n, i, j = len(R), table.i, table.j
     A, b, cost = np.zeros((n, n, 6, 6)), np.zeros((n, 6)), 0.0
     if len(i):
-        relative = R[j] @ np.swapaxes(R[i], -1, -2)
-        move = (R[j] @ (centres[i] - centres[j])[..., None])[..., 0]
-        length = np.maximum(np.linalg.norm(move, axis=-1), 1e-9)
-        t = move / length[:, None]
+        relative, t, length = _between(R, centres, i, j)
         e, Jw, Jt = epipolar_jacobian(relative, t, table.a, table.b)  # (E, K), (E, K, 3) twice
         first, second = depths(relative, t, table.a, table.b)
         limit = widen * _LIMIT * table.sigma
@@ -143,29 +161,37 @@ def _linearise(R, centres, problem: Problem, table: _Table, widen: float):
     return cost, A.reshape(6 * n, 6 * n), b.reshape(-1)
 
 
+def _between(R, centres, i, j):
+    """Relative rotations (E, 3, 3), unit moves (E, 3) and baselines (E,) of pairs of cameras."""
+    relative = R[j] @ np.swapaxes(R[i], -1, -2)
+    move = (R[j] @ (centres[i] - centres[j])[..., None])[..., 0]
+    length = np.maximum(np.linalg.norm(move, axis=-1), 1e-9)
+    return relative, move / length[:, None], length
+
+
 def _add_prior(R, centres, problem: Problem, A, b) -> float:
-    cost = 0.0
-    prior = problem.prior
-    for i in range(len(R)):
-        sigma = max(prior.rotation_sigma[i], 1e-3) / 3**0.5
-        e = vector_from_rotation(prior.R[i] @ R[i].T)
-        u = (e @ e) / (3 * sigma) ** 2
-        w = 1 / sigma**2 / (1 + u)
-        cost += 0.5 * 9 * np.log1p(u)
-        A[i, :3, i, :3] += w * np.eye(3)
-        b[i, :3] += w * e
-        # where the object is seen: e = t - looking, t = -R c; t' = t + w x t - R dc
-        looking = problem.looking[i]
-        r = np.linalg.norm(looking)
-        axis = looking / r
-        t = -R[i] @ centres[i]
-        W = (np.eye(3) - np.outer(axis, axis)) / (OBJECT_SIDE * r) ** 2
-        W += np.outer(axis, axis) / (OBJECT_LOG_DISTANCE * r) ** 2
-        e = t - looking
-        u = e @ W @ e / 9
-        cost += 0.5 * 9 * np.log1p(u)
-        W = W / (1 + u)
-        J = np.hstack([-hat(t), -R[i]])
-        A[i, :, i] += J.T @ W @ J
-        b[i] -= J.T @ W @ e
-    return cost
+    """Adds to A (N, 6, N, 6) and b (N, 6); returns the cost."""
+    prior, own = problem.prior, np.arange(len(R))
+    sigma = np.maximum(prior.rotation_sigma, 1e-3) / 3**0.5
+    e = vector_from_rotation(prior.R @ np.swapaxes(R, -1, -2))
+    u = (e * e).sum(-1) / (3 * sigma) ** 2
+    w = 1 / sigma**2 / (1 + u)
+    cost = 0.5 * 9 * np.log1p(u).sum()
+    A[own, :3, own, :3] += w[:, None, None] * np.eye(3)
+    b[:, :3] += w[:, None] * e
+    # where the object is seen: e = t - looking, t = -R c; t' = t + w x t - R dc
+    looking = problem.looking
+    r = np.linalg.norm(looking, axis=-1)[:, None, None]
+    axis = looking[..., None] / r
+    t = -(R @ centres[..., None])[..., 0]
+    along = axis @ np.swapaxes(axis, -1, -2)
+    W = (np.eye(3) - along) / (OBJECT_SIDE * r) ** 2 + along / (OBJECT_LOG_DISTANCE * r) ** 2
+    e = (t - looking)[..., None]
+    u = (np.swapaxes(e, -1, -2) @ W @ e) / 9
+    cost += 0.5 * 9 * np.log1p(u).sum()
+    W = W / (1 + u)
+    J = np.concatenate([-hat(t), -R], axis=-1)
+    JW = np.swapaxes(J, -1, -2) @ W
+    A[own, :, own] += JW @ J
+    b -= (JW @ e)[..., 0]
+    return float(cost)

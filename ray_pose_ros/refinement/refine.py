@@ -172,7 +172,7 @@ def solve(prior: Prior, found: dict, looking: np.ndarray) -> Certainty:
     }
     problem = Problem(explained, prior.aligned(agreed.R), looking)
     placed = place(agreed.R, agreed.chosen, looking)
-    R, t, information = adjust(agreed.R, placed, problem)
+    R, t, information, _ = adjust(agreed.R, placed, problem)
     return certainty(R, t, information, problem.prior, agreed.chosen)
 
 

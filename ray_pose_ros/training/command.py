@@ -39,6 +39,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     fit.add_argument('--hours', type=float, default=float('inf'), help='stop after this time')
     fit.add_argument('--device', default='cpu')
     fit.add_argument('--threads', type=int, default=1, help='torch threads of each process')
+
+    mix = actions.add_parser('blend', help='average the weights of two models of one lineage')
+    mix.add_argument('first', type=Path, help='checkpoint')
+    mix.add_argument('second', type=Path, help='checkpoint that was trained on from the first')
+    mix.add_argument('--share', type=float, default=0.5, help='of the second, 0 to 1')
+    mix.add_argument('--into', type=Path, required=True, help='folder of the checkpoint to write')
     return parser
 
 
@@ -61,7 +67,45 @@ def run(args: argparse.Namespace) -> int:
             photographed=args.photographed,
         )
         return 0
+    if args.action == 'blend':
+        blend(args.first, args.second, args.share, args.into)
+        return 0
     return _train(args)
+
+
+def blend(first: Path, second: Path, share: float, into: Path) -> None:
+    """Average the denoisers' weights of two checkpoints, `share` being that of the second.
+
+    What a model forgets when it is trained on with other data comes back in part, and what it
+    learned stays in part, often more than half of both.
+    Source: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022.
+
+    Raises ValueError for a share outside 0 to 1, or models of other configurations or backbones.
+    """
+    from dataclasses import replace
+
+    from ray_pose_ros.model.checkpoint import load_checkpoint, save_checkpoint
+    from ray_pose_ros.model.config import SIGMA_TERMS
+
+    from .dataset import fingerprint
+
+    if not 0 <= share <= 1:
+        raise ValueError(f'share is {share}, expected 0 to 1')
+    one, other = load_checkpoint(first), load_checkpoint(second)
+    # what calibration fits may differ, what the network is may not
+    fitted = {name: getattr(one.config, name) for name in SIGMA_TERMS}
+    if one.config != replace(other.config, **fitted):
+        raise ValueError(f'{first} and {second} are of different configurations')
+    if fingerprint(one.feature_extractor) != fingerprint(other.feature_extractor):
+        raise ValueError(f'{first} and {second} have different backbones')
+    weights, added = one.ray_predictor.state_dict(), other.ray_predictor.state_dict()
+    mixed = {
+        name: tensor.lerp(added[name], share) if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+    }
+    other.ray_predictor.load_state_dict(mixed)
+    save_checkpoint(other, into)
+    print(f'weights in {into}')
 
 
 def _train(args: argparse.Namespace) -> int:
