@@ -9,12 +9,12 @@ from PIL import Image
 from ray_pose_ros.estimation import picture
 from ray_pose_ros.estimation.picture_geometry import (
     align_truth,
-    camera_centres,
     frustum,
     viewing_axes,
 )
 from ray_pose_ros.geometry.crops import Crop
 from ray_pose_ros.geometry.rotations import random_rotations
+from ray_pose_ros.geometry.so3 import camera_centres
 
 K = np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]])
 

@@ -31,6 +31,7 @@ from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.crops import Crop
 from ray_pose_ros.geometry.pytorch3d import rays_p3d_to_opencv
 from ray_pose_ros.geometry.rays import to_grid, to_tokens
+from ray_pose_ros.geometry.so3 import camera_centres
 from ray_pose_ros.model.checkpoint import load_checkpoint
 from ray_pose_ros.model.matching import MutualMatches
 from ray_pose_ros.model.plans import default_plan
@@ -88,7 +89,7 @@ class Estimate:
     @property
     def centres(self) -> np.ndarray:
         """Camera centres (N, 3) in the world."""
-        return -np.einsum('nji,nj->ni', self.R, self.t)
+        return camera_centres(self.R, self.t)
 
 
 @dataclass(frozen=True)

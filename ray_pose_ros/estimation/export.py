@@ -23,6 +23,7 @@ import torch
 
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.rotations import matrix_from_quaternion, quaternion_from_matrix
+from ray_pose_ros.geometry.so3 import camera_centres
 
 CONVENTION = 'OpenCV: x_cam = R x_world + t; pixel = K x_cam; +x right, +y down, +z forward'
 _OPENGL = np.diag((1.0, -1.0, -1.0))  # camera axes: OpenCV <-> OpenGL
@@ -245,7 +246,7 @@ def _K(camera: CameraModel) -> np.ndarray:
 
 
 def _camera_to_world(R: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.ascontiguousarray(R.transpose(0, 2, 1)), -np.einsum('nji,nj->ni', R, t)
+    return np.ascontiguousarray(R.transpose(0, 2, 1)), camera_centres(R, t)
 
 
 def _distortion_names(model: str) -> tuple[str, ...]:

@@ -8,11 +8,11 @@ import torch
 
 from ray_pose_ros.estimation.picture_geometry import (
     align_truth,
-    camera_centres,
     frustum,
     viewing_axes,
 )
 from ray_pose_ros.geometry.similarity import camera_centre_errors, relative_rotation_errors
+from ray_pose_ros.geometry.so3 import camera_centres
 
 FRUSTUM_DEPTH = 0.28  # of the median distance of the cameras to the object
 _INK, _SOFT, _PAPER, _GRID, _TRUTH = '#22262b', '#555b63', '#ffffff', '#e6e8eb', '#7d858f'

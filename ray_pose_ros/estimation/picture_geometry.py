@@ -4,10 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-
-def camera_centres(R: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """(N, 3) centres of world-to-camera R (N, 3, 3), t (N, 3)."""
-    return -np.einsum('nji,nj->ni', R, t)
+from ray_pose_ros.geometry.so3 import camera_centres
 
 
 def frustum(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ray_pose_ros.estimation.preparation import Prepared
+from ray_pose_ros.geometry.so3 import camera_centres
 from ray_pose_ros.model.matching import MutualMatches
 from ray_pose_ros.multiview.adjust import Problem, adjust, agreement, deviations
 from ray_pose_ros.multiview.prior import Prior
@@ -66,7 +67,7 @@ def settle(
     if not matches:
         return None
     n = len(R)
-    centres = -np.einsum('nji,nj->ni', R, t)
+    centres = camera_centres(R, t)
     prior = Prior(R, centres, rotation_sigma, np.zeros(n), np.zeros((0, n, 3, 3)))
     problem = Problem(matches, prior, t)
     best = adjust(R, t, problem)
@@ -131,7 +132,7 @@ def _cell_angle(p: Prepared, side: int) -> float:
 def _published(R: np.ndarray, t: np.ndarray, looking: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cameras in the published world: first camera unrotated, the origin on its ray `looking` (3,)
     at distance 1, where it comes nearest to the adjustment's origin."""
-    centres = -np.einsum('nji,nj->ni', R, t)
+    centres = camera_centres(R, t)
     looking = looking / np.linalg.norm(looking)
     axis = R[0].T @ looking
     distance = -float(centres[0] @ axis)

@@ -89,11 +89,12 @@ def doubts_and_errors(estimate, R_true, t_true):
     import torch
 
     from ray_pose_ros.geometry.rotations import geodesic_angle
+    from ray_pose_ros.geometry.so3 import camera_centres
 
     doubts = estimate.doubts
     relative = R_true @ R_true[0].T
     off = geodesic_angle(torch.from_numpy(estimate.R), torch.from_numpy(relative)).numpy()
-    centres = -np.einsum('nji,nj->ni', R_true, t_true)
+    centres = camera_centres(R_true, t_true)
     true = (centres - centres[0]) @ R_true[0].T
     found = estimate.centres - estimate.centres[0]
     scale = (found * true).sum() / max((true * true).sum(), 1e-12)

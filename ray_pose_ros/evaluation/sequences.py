@@ -12,6 +12,7 @@ from ray_pose_ros.estimation.images import read_image
 from ray_pose_ros.estimation.intrinsics import IntrinsicsFile
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
+from ray_pose_ros.geometry.so3 import camera_centres
 
 _KEPT = 64  # photographs in memory at a time
 
@@ -36,7 +37,7 @@ class Sequence:
     @property
     def centres(self) -> np.ndarray:
         """True camera centres (M, 3)."""
-        return -np.einsum('nji,nj->ni', self.R, self.t)
+        return camera_centres(self.R, self.t)
 
 
 class LazyViews(Sequential):

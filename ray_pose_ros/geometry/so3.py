@@ -22,6 +22,11 @@ def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return out
 
 
+def camera_centres(R: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """(N, 3) centres of world-to-camera R (N, 3, 3), t (N, 3)."""
+    return -np.einsum('nji,nj->ni', R, t)
+
+
 def rotation_from_vector(w: np.ndarray) -> np.ndarray:
     """Rotation matrices (..., 3, 3) of rotation vectors (..., 3), rad (Rodrigues)."""
     w = np.asarray(w, dtype=np.float64)

@@ -8,14 +8,20 @@ from how far, is a prior on each camera's translation, which also fixes the scal
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from ray_pose_ros.geometry.so3 import hat, rotation_from_vector, vector_from_rotation
+from ray_pose_ros.geometry.so3 import (
+    camera_centres,
+    hat,
+    rotation_from_vector,
+    vector_from_rotation,
+)
 
 from .prior import Prior
-from .two_view import MOST_MATCHES, RayMatches, depths, epipolar_errors, epipolar_jacobian
+from .two_view import MOST_MATCHES, RayMatches, depths, epipolar_jacobian, support
 
 OBJECT_SIDE, OBJECT_LOG_DISTANCE = 0.12, 0.3  # deviations of a camera's view of the object
 _LIMIT = 2.5  # deviations of a ray beyond which a match is cut off
@@ -32,6 +38,11 @@ class Problem:
     matches: dict[tuple[int, int], RayMatches]
     prior: Prior
     looking: np.ndarray
+
+    @cached_property
+    def table(self) -> _Table:
+        """The matches in arrays, made once however often the problem is linearised."""
+        return _Table(self.matches)
 
 
 class Adjusted(NamedTuple):
@@ -51,18 +62,17 @@ class Adjusted(NamedTuple):
 def adjust(R: np.ndarray, t: np.ndarray, problem: Problem, rounds: int = 25) -> Adjusted:
     """Levenberg-Marquardt from R (N, 3, 3), t (N, 3) on."""
     n = len(R)
-    centres = -np.einsum('nji,nj->ni', R, t)
-    table = _Table(problem.matches)
+    centres = camera_centres(R, t)
     # moving all cameras together is held by the prior alone, a billionth of what matches say
     damping = 1e-7
     widen = _SLOWLY
-    cost, A, b = _linearise(R, centres, problem, table, widen)
+    cost, A, b = _linearise(R, centres, problem, widen)
     for step in range(rounds):
         x = np.linalg.solve(A + damping * np.diag(np.diag(A)) + 1e-9 * np.eye(6 * n), b)
         x = x.reshape(n, 6)
         x *= min(1.0, 0.5 / max(np.abs(x).max(), 1e-12))
         new_R, new_c = rotation_from_vector(x[:, :3]) @ R, centres + x[:, 3:]
-        new = _linearise(new_R, new_c, problem, table, widen)
+        new = _linearise(new_R, new_c, problem, widen)
         if new[0] <= cost:
             done = cost - new[0] < 1e-3 and damping < 1e-9
             R, centres, (cost, A, b) = new_R, new_c, new
@@ -74,21 +84,18 @@ def adjust(R: np.ndarray, t: np.ndarray, problem: Problem, rounds: int = 25) -> 
             if widen == 1.0 and done:
                 break
             widen = max(1.0, widen / 2)
-            cost, A, b = _linearise(R, centres, problem, table, widen)
+            cost, A, b = _linearise(R, centres, problem, widen)
     if widen != 1.0:
-        cost, A, b = _linearise(R, centres, problem, table, 1.0)
+        cost, A, b = _linearise(R, centres, problem, 1.0)
     return Adjusted(R, -np.einsum('nij,nj->ni', R, centres), A, cost)
 
 
 def agreement(R: np.ndarray, t: np.ndarray, problem: Problem) -> float:
     """Share of the matches, by weight, that agree with cameras R (N, 3, 3), t (N, 3)."""
-    table = _Table(problem.matches)
-    i, j = table.i, table.j
-    centres = -np.einsum('nji,nj->ni', R, t)
-    relative, move, _ = _between(R, centres, i, j)
-    e = epipolar_errors(relative, move, table.a, table.b)
-    first, second = depths(relative, move, table.a, table.b)
-    fits = (np.abs(e) < _LIMIT * table.sigma) & (first > 0) & (second > 0)
+    table = problem.table
+    centres = camera_centres(R, t)
+    relative, move, _ = _between(R, centres, table.i, table.j)
+    fits = support(relative, move, table, _LIMIT)[1]
     return float((table.weight * fits).sum() / max(table.weight.sum(), 1e-12))
 
 
@@ -113,7 +120,7 @@ def deviations(R: np.ndarray, information: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 class _Table:
-    """The matches of all E pairs in arrays (E, K, ...), filled up with matches of no weight."""
+    """All E pairs as one `RayMatches`, arrays (E, K, ...), filled up with matches of no weight."""
 
     def __init__(self, matches: dict[tuple[int, int], RayMatches]):
         lists = list(matches.values())
@@ -128,8 +135,9 @@ class _Table:
             self.weight[e, :k] = 1 if m.weight is None else m.weight
 
 
-def _linearise(R, centres, problem: Problem, table: _Table, widen: float):
+def _linearise(R, centres, problem: Problem, widen: float):
     """Cost, normal matrix (6N, 6N) and right side at these cameras."""
+    table = problem.table
     n, i, j = len(R), table.i, table.j
     A, b, cost = np.zeros((n, n, 6, 6)), np.zeros((n, 6)), 0.0
     if len(i):

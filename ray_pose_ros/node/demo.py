@@ -184,6 +184,7 @@ def write(listener, source, shown: dict[int, int], saved: Path, out: Path, args)
     """Write poses.json and poses.png and print the errors, where the truth is known."""
     from ray_pose_ros.estimation import picture, results
     from ray_pose_ros.estimation.views import View
+    from ray_pose_ros.geometry.so3 import camera_centres
     from ray_pose_ros.node.conversions import camera_from_pose, image_from_message, nanoseconds
     from ray_pose_ros.synthetic.camera_sources import Frame
 
@@ -204,8 +205,8 @@ def write(listener, source, shown: dict[int, int], saved: Path, out: Path, args)
         truth = np.stack([f.R for f in frames]), np.stack([f.t for f in frames])
     errors = None
     if truth is not None and len(frames) > 1:
-        centres = -np.einsum('nji,nj->ni', R, t)
-        errors = results.compare(SimpleNamespace(R=R, centres=centres), truth)
+        placed = SimpleNamespace(R=R, centres=camera_centres(R, t))
+        errors = results.compare(placed, truth)
         content['errors'] = errors.summary()
     (out / 'poses.json').write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
     picture.draw(

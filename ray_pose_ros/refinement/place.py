@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ray_pose_ros.geometry.so3 import camera_centres
 from ray_pose_ros.multiview.adjust import OBJECT_LOG_DISTANCE, OBJECT_SIDE
 
 from .averaging import edge_sigma
@@ -28,7 +29,7 @@ def place(
         W = R[i].T @ W @ R[i]  # on the centre -R^T t
         A0[3 * i : 3 * i + 3, 3 * i : 3 * i + 3] += W
         b0[3 * i : 3 * i + 3] += W @ (-R[i].T @ looking[i])
-    centres = -np.einsum('nji,nj->ni', R, looking)
+    centres = camera_centres(R, looking)
     for _ in range(6):
         A, b = A0.copy(), b0.copy()
         for (i, j), h in chosen.items():

@@ -31,10 +31,10 @@ class Photographs:
             raise ValueError(f'share of photographs is {share}, expected 0 to 1')
         with np.load(path, allow_pickle=False) as file:
             self._pictures = [file[k] for k in sorted(file.files) if k.startswith('picture')]
+            if not self._pictures:
+                raise ValueError(f'{path} has no pictures; expected a file of photograph_packing')
             self._panoramas = [file[k] for k in sorted(file.files) if k.startswith('panorama')]
-            self._places = np.flatnonzero(file['place']) if 'place' in file.files else []
-        if not self._pictures:
-            raise ValueError(f'{path} has no pictures; expected a file of photograph_packing')
+            self._places = np.flatnonzero(file['place'])
         self.share = share
 
     def texture(self, rng: np.random.Generator, size: int) -> np.ndarray:
@@ -83,9 +83,8 @@ class Photographs:
         band /= np.maximum(weight, 1e-3)
         height = width // 2
         top = int((height - high) * rng.uniform(0.35, 0.6))
-        whole = cv2.copyMakeBorder(
-            band, top, height - high - top, 0, 0, cv2.BORDER_REFLECT if top < high else 1
-        )
+        border = cv2.BORDER_REFLECT if top < high else cv2.BORDER_REPLICATE
+        whole = cv2.copyMakeBorder(band, top, height - high - top, 0, 0, border)
         soft = cv2.GaussianBlur(whole, (0, 0), width / 50)
         rows = np.arange(height)[:, None, None]
         outside = np.maximum(top - rows, rows - (top + high - 1)) / (0.1 * high)
