@@ -163,6 +163,8 @@ class Harness:
                 )
                 and self.client.infos.get_subscription_count()
                 and self.client.count_publishers(f'{self.client.name}/poses')
+                and self.node.count_publishers(self.client.infos.topic_name)
+                and self.node.count_publishers(self.client.images.topic_name)
             )
         )
         self.until(lambda: False, 0.3)  # both ends of every connection
