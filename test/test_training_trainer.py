@@ -99,6 +99,22 @@ def test_training_may_start_from_weights_without_repeated_matching(scenes, tmp_p
         trainer.start_from({})
 
 
+def test_blocks_that_are_added_change_nothing_at_first(scenes, tmp_path):
+    before = make(scenes, tmp_path / 'a', model={'depth': 4, 'rematch': 1})
+    after = make(scenes, tmp_path / 'b', model={'depth': 6, 'rematch': 2})
+    after.start_from(before.network.state_dict())
+    batch = before.sampler.batch(
+        before.sampler.draw(2, 3, 180.0, torch.Generator().manual_seed(0))
+    )
+    said = [t.losses(batch, torch.Generator().manual_seed(1)) for t in (before, after)]
+    for name in ('rays', 'rotation', 'centre', 'points', 'match', 'rematch1'):
+        torch.testing.assert_close(said[0][name], said[1][name])
+    after.train_step()
+    assert after.network.blocks[5].mlp.fc2.weight.abs().max() > 0
+    with pytest.raises(RuntimeError):
+        before.start_from(after.network.state_dict())
+
+
 def test_stores_on_a_device_and_on_disk_say_the_same():
     generator = np.random.default_rng(0)
     shards = [

@@ -106,13 +106,26 @@ class Trainer:
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Begin with these denoiser weights (of a shipped model) instead of random ones.
 
-        Repeated matching may be new: it begins as no change. Raises RuntimeError for any other
-        difference.
+        Repeated matching and blocks after the last may be new: they begin as no change. Raises
+        RuntimeError for any other difference.
         """
+        weights = dict(weights)
+        bias = self.network.state_dict().get('match_bias')
+        if bias is not None and 'match_bias' in weights:
+            kept = weights['match_bias']
+            weights['match_bias'] = torch.cat([kept, bias[len(kept) :].to(kept)])
         missing, unexpected = self.network.load_state_dict(weights, strict=False)
-        missing = [name for name in missing if not name.startswith('rematchers.')]
+        depth = 1 + max(
+            (int(n.split('.')[1]) for n in weights if n.startswith('blocks.')), default=0
+        )
+        added = [f'blocks.{index}.' for index in range(depth, len(self.network.blocks))]
+        missing = [n for n in missing if not n.startswith(('rematchers.', *added))]
         if missing or unexpected:
             raise RuntimeError(f'weights differ: {missing} missing, {unexpected} unexpected')
+        for block in self.network.blocks[depth:]:
+            for linear in (block.attn.proj, block.mlp.fc2):
+                nn.init.zeros_(linear.weight)
+                nn.init.zeros_(linear.bias)
         self.average = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
 
     def export(self, folder: Path) -> None:
