@@ -109,6 +109,7 @@ def test_blocks_that_are_added_change_nothing_at_first(scenes, tmp_path):
     said = [t.losses(batch, torch.Generator().manual_seed(1)) for t in (before, after)]
     for name in ('rays', 'rotation', 'centre', 'points', 'match', 'rematch1'):
         torch.testing.assert_close(said[0][name], said[1][name])
+    torch.testing.assert_close(said[1]['rematch2'], said[0]['rematch1'])
     after.train_step()
     assert after.network.blocks[5].mlp.fc2.weight.abs().max() > 0
     with pytest.raises(RuntimeError):

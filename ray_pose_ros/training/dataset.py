@@ -78,6 +78,9 @@ def work_through(
         done = pool.imap_unordered(work, jobs)
         for _ in tqdm(done, total=len(jobs), desc=what, unit='shard'):
             pass
+        # workers that are told to end, not killed: COLMAP prints a stack trace when it is
+        pool.close()
+        pool.join()
 
 
 def write_shard(path: Path, scenes: list[dict[str, np.ndarray]]) -> None:

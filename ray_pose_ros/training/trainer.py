@@ -126,6 +126,11 @@ class Trainer:
             for linear in (block.attn.proj, block.mlp.fc2):
                 nn.init.zeros_(linear.weight)
                 nn.init.zeros_(linear.bias)
+        matched = {n.split('.')[1] for n in weights if n.startswith('rematchers.')}
+        if matched:  # a further matching begins as sharp as the last one has become
+            sharp = weights[f'rematchers.{len(matched) - 1}.log_temperature']
+            for rematcher in self.network.rematchers[len(matched) :]:
+                rematcher.log_temperature.data.copy_(sharp)
         self.average = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
 
     def export(self, folder: Path) -> None:
