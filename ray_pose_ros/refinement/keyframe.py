@@ -7,6 +7,7 @@ by right angles first. Points are always those of the photograph as it is.
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
@@ -39,6 +40,7 @@ class Keyframe:
     def __init__(self, image: np.ndarray, mask: np.ndarray | None = None):
         self.image, self.mask, self.seconds = image, mask, 0.0
         self._found: dict[tuple[str, int], Features] = {}
+        self._lock = threading.Lock()  # several pairs of a keyframe may be matched at once
         # by the other keyframe, and gone with it
         self._matches: weakref.WeakKeyDictionary[Keyframe, dict] = weakref.WeakKeyDictionary()
 
@@ -46,18 +48,21 @@ class Keyframe:
         """Features of the image turned counterclockwise by `turn` right angles."""
         turn = 0 if matcher.name in TURNING else turn % 4
         kind = 'xfeat' if matcher.name == 'lighterglue' else matcher.name
-        if (kind, turn) not in self._found:
-            begin = time.perf_counter()
-            image = np.ascontiguousarray(np.rot90(self.image, turn))
-            mask = None
-            if self.mask is not None:
-                mask = np.ascontiguousarray(np.rot90(self.mask, turn))
-            found = matcher.extract(image, mask)
-            height, width = self.image.shape[:2]
-            points = unturned(found.points, turn, width, height)
-            self._found[kind, turn] = dataclasses.replace(found, points=points)
-            self.seconds += time.perf_counter() - begin
-        return self._found[kind, turn]
+        with self._lock:
+            if (kind, turn) not in self._found:
+                begin = time.perf_counter()
+                self._found[kind, turn] = self._extract(matcher, turn)
+                self.seconds += time.perf_counter() - begin
+            return self._found[kind, turn]
+
+    def _extract(self, matcher: Matcher, turn: int) -> Features:
+        image = np.ascontiguousarray(np.rot90(self.image, turn))
+        mask = None
+        if self.mask is not None:
+            mask = np.ascontiguousarray(np.rot90(self.mask, turn))
+        found = matcher.extract(image, mask)
+        height, width = self.image.shape[:2]
+        return dataclasses.replace(found, points=unturned(found.points, turn, width, height))
 
     def matches(self, other: Keyframe, matcher: Matcher, turn: int = 0) -> Matches:
         """Matches with another keyframe turned by `turn` right angles, found once."""
@@ -69,7 +74,8 @@ class Keyframe:
 
     def _once(self, other: Keyframe, name: str, matcher: Matcher, turn: int, compare: Callable):
         """What `compare` makes of both keyframes' features, kept by name and turn."""
-        kept = self._matches.setdefault(other, {})
+        with self._lock:
+            kept = self._matches.setdefault(other, {})
         if (name, turn) not in kept:
             features = self.features(matcher), other.features(matcher, turn)
             begin = time.perf_counter()

@@ -23,6 +23,7 @@ from ray_pose_ros.multiview.prior import Prior
 from .averaging import agree
 from .certainty import Certainty, certainty
 from .correspond import correspond, rays
+from .crew import Crew
 from .hypotheses import hypotheses, near, search
 from .keyframe import TURNING, Keyframe, turn_between
 from .place import place
@@ -33,6 +34,7 @@ FEATURES = 768  # of a learned matcher, an image: more cost more than they bring
 # rad: a prior surer than this tells how images are rolled, or which way to try first
 _CERTAIN, _HINT = np.radians(25.0), np.radians(60.0)
 _FEWEST = 8  # matches of a pair worth looking at
+_WAVE, _OPEN = 16, 2  # pairs matched at the same time, and those of them that try several turns
 
 
 @dataclass(frozen=True)
@@ -115,23 +117,31 @@ def refine(
     def late() -> bool:
         return deadline is not None and time.perf_counter() - begin > deadline
 
-    rolls = Rolls(count)
-    for i, j, turn in _votes(order, keyframes, matchers, late, progress):
-        rolls.learn(i, j, turn)
-    for done, (i, j) in enumerate(order):
+    def match(job: tuple[tuple[int, int], Sequence[int]]):
+        (i, j), turns = job
         if late():
-            break
+            return None
         cameras = estimate.cameras[i], estimate.cameras[j]
         pair = (centres[i], centres[j])
-        both = keyframes[i], keyframes[j]
-        turns = _turns(rolls, prior, i, j)
-        matches, shown = correspond(*both, cameras, pair, matchers, turns)
-        if shown is not None:
-            rolls.learn(i, j, shown)
-        if len(matches) >= _FEWEST:
-            found[i, j] = matches
-        if progress:
-            progress(done + 1, len(order))
+        return correspond(keyframes[i], keyframes[j], cameras, pair, matchers, turns)
+
+    rolls = Rolls(count)
+    with Crew() as crew:
+        for i, j, turn in _votes(order, keyframes, matchers, crew, late, progress):
+            rolls.learn(i, j, turn)
+        done = 0
+        while done < len(order) and not late():
+            wave = _wave(order[done:], lambda i, j: _turns(rolls, prior, i, j))
+            for ((i, j), _), answer in zip(wave, crew.map(match, wave), strict=True):
+                if answer is not None:
+                    matches, shown = answer
+                    if shown is not None:
+                        rolls.learn(i, j, shown)
+                    if len(matches) >= _FEWEST:
+                        found[i, j] = matches
+                done += 1
+                if progress:
+                    progress(done, len(order))
     middle = time.perf_counter()
     solved = solve(prior, found, np.array(estimate.t))
     timings = {
@@ -191,6 +201,7 @@ def _votes(
     order: list[tuple[int, int]],
     keyframes: Sequence[Keyframe],
     matchers: Sequence[Matcher],
+    crew: Crew,
     late: Callable[[], bool],
     progress: Callable[[int, int], None] | None,
 ) -> list[tuple[int, int, int]]:
@@ -201,19 +212,40 @@ def _votes(
     knowing = [m for m in matchers if m.name in TURNING]
     if len(knowing) == len(matchers):
         return []
+
+    def ask(job: tuple[Matcher, tuple[int, int]]) -> tuple[int, int] | None:
+        matcher, (i, j) = job
+        if late():
+            return None
+        a, b = keyframes[i], keyframes[j]
+        matches = a.matches(b, matcher)
+        return vote(a.features(matcher), b.features(matcher), matches)
+
+    jobs = [(matcher, pair) for matcher in knowing for pair in order]
     votes = []
-    for matcher in knowing:
-        for i, j in order:
-            if late():
-                break
-            a, b = keyframes[i], keyframes[j]
-            matches = a.matches(b, matcher)
-            voted = vote(a.features(matcher), b.features(matcher), matches)
-            if voted is not None:
-                votes.append((voted[1], i, j, voted[0]))
-            if progress:
-                progress(0, len(order))
+    for (_, pair), voted in zip(jobs, crew.map(ask, jobs), strict=True):
+        if voted is not None:
+            votes.append((voted[1], *pair, voted[0]))
+        if progress:
+            progress(0, len(order))
     return [tuple(x) for _, *x in sorted(votes, reverse=True)]
+
+
+def _wave(
+    pairs: list[tuple[int, int]], turns: Callable[[int, int], list[int]]
+) -> list[tuple[tuple[int, int], list[int]]]:
+    """The first pairs with their turns, which may be matched at the same time.
+
+    A pair that has to try several turns may teach the next ones theirs, so there are few of them;
+    how many does not depend on the machine, so that answers do not either.
+    """
+    wave, open_ = [], 0
+    for pair in pairs[:_WAVE]:
+        wave.append((pair, turns(*pair)))
+        open_ += len(wave[-1][1]) > 1
+        if open_ == _OPEN:
+            break
+    return wave
 
 
 def _turns(rolls: Rolls, prior: Prior, i: int, j: int) -> list[int]:

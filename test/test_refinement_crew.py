@@ -1,0 +1,76 @@
+"""Threads of a refinement: what they give back, and what they leave alone."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from ray_pose_ros.matching import Features
+from ray_pose_ros.refinement.crew import Crew
+from ray_pose_ros.refinement.keyframe import Keyframe
+from ray_pose_ros.refinement.refine import _wave
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_results_come_in_the_order_of_the_jobs_from_as_many_threads_as_torch_has(threads):
+    def work(job):
+        time.sleep(0.02 if job == 0 else 0.002)
+        return job, threading.current_thread().name, torch.get_num_threads()
+
+    with Crew() as crew:
+        found = list(crew.map(work, range(20)))
+    assert [job for job, *_ in found] == list(range(20))
+    assert len({name for _, name, _ in found}) == threads
+    assert {count for *_, count in found} == {1}
+    assert torch.get_num_threads() == threads
+    assert not [t for t in threading.enumerate() if t.name.startswith('refine')]
+
+
+def test_an_error_gives_up_what_has_not_begun(threads):
+    begun = []
+
+    def work(job):
+        begun.append(job)
+        time.sleep(0.01)
+        if job == 1:
+            raise ValueError('no')
+
+    with pytest.raises(ValueError, match='no'), Crew() as crew:
+        list(crew.map(work, range(50)))
+    assert len(begun) < 10
+
+
+def test_a_keyframe_asked_from_several_threads_finds_its_features_once():
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    class Slow:
+        name, calls = 'slow', 0
+
+        def extract(self, image, mask=None):
+            self.calls += 1
+            time.sleep(0.05)
+            return Features(np.zeros((0, 2)), np.zeros((0, 8)), np.zeros(0), 8, 8)
+
+    slow, frame = Slow(), Keyframe(np.zeros((8, 8, 3), np.uint8))
+    with Crew() as crew:
+        list(crew.map(lambda _: frame.features(slow), range(4)))
+    torch.set_num_threads(torch_threads)
+    assert slow.calls == 1 and 0.04 < frame.seconds < 0.5
+
+
+def test_pairs_that_may_teach_others_their_turn_are_few_at_a_time():
+    pairs = [(0, k) for k in range(1, 30)]
+    assert len(_wave(pairs, lambda i, j: [0])) == 16
+    assert len(_wave(pairs, lambda i, j: [0, 1, 2, 3])) == 2
+    assert len(_wave(pairs, lambda i, j: [0, 1] if j in (3, 7, 9) else [0])) == 7
+    assert _wave(pairs[:1], lambda i, j: [j])[0] == ((0, 1), [1])
