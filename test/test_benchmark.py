@@ -1,5 +1,6 @@
 """`ray-pose benchmark`: what it measures, on a network small enough for a test."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ from ray_pose_ros.evaluation.benchmarks import (
     latency,
     machine,
     ratios,
+    refinement,
     scale,
     startup,
 )
 from ray_pose_ros.evaluation.benchmarks.timing import interleave, ratio, slope, spread
 from ray_pose_ros.evaluation.benchmarks.workload import Options, random_views
+from ray_pose_ros.evaluation.methods import MethodUnavailable
 from ray_pose_ros.evaluation.sequences import Sequence
 from ray_pose_ros.model.checkpoint import save_checkpoint
 from ray_pose_ros.model.config import ModelConfig
@@ -147,6 +150,28 @@ def test_naive_use_is_measured_beside_ours(options):
     assert all(row['time'].keys() == SPREAD for row in found['rows'])
     # 17 calls against 2: even here it shows
     assert found['rows'][2]['cpu_ratio']['median'] > 1
+
+
+def test_refinement_is_measured_beside_structure_from_motion(options, monkeypatch):
+    views = random_views(4)
+    truth = np.tile(np.eye(3), (4, 1, 1)), np.tile([0.0, 0, 1], (4, 1))
+    monkeypatch.setattr(refinement, 'render_scene', lambda *_: Sequence('random', views, *truth))
+    made = refinement.create_method
+
+    def create(spec, options):
+        if spec.startswith('lightglue-colmap'):
+            raise MethodUnavailable('no pycolmap')
+        return made('refined:matcher=sift' if spec == 'refined' else 'same', {})
+
+    monkeypatch.setattr(refinement, 'create_method', create)
+    rows = refinement.measure(options)['rows']
+    found = {row['way']: row for row in rows}
+    assert list(found) == [*refinement.WAYS, refinement.ONE_MORE]
+    assert found['lightglue-colmap']['time'] is found['lightglue-colmap']['ratio'] is None
+    assert found['refined']['ratio']['median'] == 1 and found['model']['ratio']['median'] < 1
+    assert found[refinement.ONE_MORE]['time']['median'] > 0
+    with pytest.raises(ValueError, match='has 4 views, expected 5'):
+        refinement.measure(replace(options, views=(5,)))
 
 
 def test_accuracy_uses_the_same_sets_for_all_settings(options, monkeypatch):

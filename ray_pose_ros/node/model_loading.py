@@ -32,7 +32,7 @@ def make_estimator(settings: Settings):
         from ray_pose_ros.refinement.refining import RefiningEstimator
 
         try:
-            matchers = default_matchers(settings.matcher or None)
+            matchers = default_matchers(settings.matcher or None, str(estimator.device))
         except MatcherUnavailable as error:
             raise ValueError(f'parameter matcher: {error}') from error
         estimator = RefiningEstimator(estimator, matchers, settings.refine_deadline or None)

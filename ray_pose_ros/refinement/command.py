@@ -29,12 +29,13 @@ def run(args: argparse.Namespace) -> int:
         if args.matcher:
             raise ValueError(f'--matcher is {args.matcher!r} without --refine')
         return command.run(args)
+    from ray_pose_ros.estimation.estimator import usable_device
     from ray_pose_ros.matching import MatcherUnavailable
 
     from .refine import default_matchers, keyframe, refine
 
     try:
-        matchers = default_matchers(args.matcher)
+        matchers = default_matchers(args.matcher, str(usable_device(args.device)))
     except MatcherUnavailable as error:
         raise ValueError(str(error)) from error
 

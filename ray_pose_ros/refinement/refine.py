@@ -54,17 +54,18 @@ class RefinedEstimate(Estimate):
     pairs: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=int))
 
 
-def default_matchers(name: str | None = None) -> list[Matcher]:
+def default_matchers(name: str | None = None, device: str = 'cpu') -> list[Matcher]:
     """Matchers for refinement: SIFT, exact where views are near, with a learned one for the rest.
 
     name: of the learned one, or 'sift' for SIFT alone; None for 'lighterglue' if it is installed.
+    device: of torch, for the learned one.
     Raises ValueError and MatcherUnavailable as create_matcher.
     """
     sift = create_matcher('sift')
     if name == 'sift':
         return [sift]
     try:
-        return [sift, create_matcher(name or 'lighterglue', max_features=FEATURES)]
+        return [sift, create_matcher(name or 'lighterglue', None, FEATURES, device)]
     except MatcherUnavailable:
         if name:
             raise

@@ -12,7 +12,7 @@ HEAD = """\
 Made by `ray-pose benchmark`; do not edit. Medians, in brackets the quartiles. Cases of one table
 were measured in turns, so that a busy moment hits all of them; a ratio is taken within each turn.
 Milliseconds unless said otherwise."""
-KNOWN = ('latency', 'startup', 'ratios', 'accuracy', 'scale', 'ros', 'setup')
+KNOWN = ('latency', 'startup', 'ratios', 'accuracy', 'scale', 'refinement', 'ros', 'setup')
 
 
 def read(path: Path) -> dict:
@@ -184,6 +184,16 @@ def slope_note(slopes: dict[str, float] | None, linear: float = 1.15) -> str:
     return f'\n\nExponent of growth over the larger half of the sizes: {text}{verdict}.'
 
 
+def _refinement(section: dict) -> list[str]:
+    note = (
+        'Seconds from nothing but the images and the loaded networks, all ways with as many '
+        'threads as torch has; the last column is how many times longer than `refined`. Of a new '
+        'keyframe only its own features and pairs are left to do.'
+    )
+    rows = [[r['set'], r['views'], r['way'], r['time'], r['ratio']] for r in section['rows']]
+    return [table(['set', 'N', 'way', 'seconds', 'this / refined'], rows), note]
+
+
 def _setup(section: dict) -> list[str]:
     return [
         f'`scripts/setup` from nothing: {section["first_s"]:.0f} s, {section["gib"]:.1f} GiB in '
@@ -198,6 +208,7 @@ _TITLES = {
     'ratios': 'Next to the plain way',
     'accuracy': "The sampler's cost against its accuracy",
     'scale': 'Growth',
+    'refinement': 'Refinement next to structure from motion',
     'ros': 'Through ROS 2',
     'setup': 'Setting up',
 }
@@ -207,6 +218,7 @@ _WRITERS = {
     'ratios': _ratios,
     'accuracy': _accuracy,
     'scale': _scale,
+    'refinement': _refinement,
     'ros': lambda section: ros(section, table),
     'setup': _setup,
 }

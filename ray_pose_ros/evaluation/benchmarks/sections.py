@@ -8,6 +8,7 @@ from . import (
     latency,
     machine,
     ratios,
+    refinement,
     ros,
     scale,
     setup_time,
@@ -28,6 +29,7 @@ MEASURE = {
         'samples': scale.by_samples(options),
         'keyframes': keyframes.measure(options),
     },
+    'refinement': refinement.measure,
     'ros': ros.measure,
     'setup': lambda options: setup_time.measure(),
 }

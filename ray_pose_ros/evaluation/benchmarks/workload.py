@@ -22,6 +22,7 @@ class Options:
         objects: rendered test objects for the accuracy section.
         official_size: measure the sampling loop on the full official architecture.
         loop_steps: length of its noise schedule.
+        sets: folders of photographs with known cameras for the refinement section.
     """
 
     views: tuple[int, ...] = (2, 4, 8)
@@ -34,6 +35,7 @@ class Options:
     objects: int = 4
     official_size: bool = False
     loop_steps: int = 100
+    sets: tuple[Path, ...] = ()
 
     def __post_init__(self):
         for name, values in (('views', self.views), ('scale', self.scale)):
