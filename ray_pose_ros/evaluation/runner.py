@@ -1,7 +1,6 @@
 """Runs methods on subsets of sequences: same subsets for all, in parallel, and resumably."""
 
 import copy
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -10,6 +9,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+
+from ray_pose_ros.estimation.processes import one_thread_each
 
 from .draws import Draw, draw_subsets, identity
 from .methods import Answer, Method, MethodUnavailable, NotApplicable, create_method
@@ -148,30 +149,23 @@ def _by_method(wanted: list[tuple[str, int]]) -> list[list[tuple[str, int]]]:
 
 
 def _run_parallel(tasks, settings: Settings, jobs: int, done) -> None:
-    # spawned: neither CUDA nor OpenMP survives a fork
-    names = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NUMBA_NUM_THREADS')
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, '1'))
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context('spawn'))
-    try:
-        futures = {
-            pool.submit(_work, source, settings, wanted, paths): index
-            for index, source, wanted, paths in tasks
-        }
-        for future in as_completed(futures):
-            for part in future.result():
-                done(futures[future], part)
-    except BrokenProcessPool as error:
-        raise ValueError(
-            'a worker process died (out of memory?); try fewer --jobs, and --resume to go on'
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    with one_thread_each():
+        # spawned: neither CUDA nor OpenMP survives a fork
+        pool = ProcessPoolExecutor(jobs, mp_context=get_context('spawn'))
+        try:
+            futures = {
+                pool.submit(_work, source, settings, wanted, paths): index
+                for index, source, wanted, paths in tasks
+            }
+            for future in as_completed(futures):
+                for part in future.result():
+                    done(futures[future], part)
+        except BrokenProcessPool as error:
+            raise ValueError(
+                'a worker process died (out of memory?); try fewer --jobs, and --resume to go on'
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 _made: dict[str, Method] = {}  # of a worker process, which has one settings for its whole life

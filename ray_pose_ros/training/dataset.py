@@ -25,6 +25,8 @@ import torch
 import torch.distributed as distributed
 from tqdm import tqdm
 
+from ray_pose_ros.estimation.processes import one_thread_each
+
 from .stores import ViewStore
 
 DEPTH_STEP = 8  # pixels between the depth samples that are kept
@@ -74,7 +76,7 @@ def work_through(
     if not jobs:  # a pool that is stopped while it starts may hang
         return
     # spawned, so that numba and torch threads of the parent do not leak into the workers
-    with get_context('spawn').Pool(workers) as pool:
+    with one_thread_each(), get_context('spawn').Pool(workers) as pool:
         done = pool.imap_unordered(work, jobs)
         for _ in tqdm(done, total=len(jobs), desc=what, unit='shard'):
             pass
