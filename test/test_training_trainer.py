@@ -112,7 +112,7 @@ def test_blocks_that_are_added_change_nothing_at_first(scenes, tmp_path):
     torch.testing.assert_close(said[1]['rematch2'], said[0]['rematch1'])
     after.train_step()
     assert after.network.blocks[5].mlp.fc2.weight.abs().max() > 0
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match='weights differ'):
         before.start_from(after.network.state_dict())
 
 
@@ -208,6 +208,30 @@ def test_weights_are_blended(tmp_path):
         torch.testing.assert_close(c[name], 0.75 * a[name] + 0.25 * b[name], atol=1e-3, rtol=1e-3)
 
 
+def test_a_model_is_blended_with_what_was_grown_from_it(tmp_path):
+    config = TrainingConfig.read(DEFAULT_CONFIG).model_config()
+    small = RayDiffuser(replace(config, depth=2, rematch=0))
+    large = RayDiffuser(replace(config, depth=4, rematch=1))
+    large.feature_extractor.load_state_dict(small.feature_extractor.state_dict())
+    for tensor in (*small.ray_predictor.parameters(), *large.ray_predictor.parameters()):
+        torch.nn.init.normal_(tensor, std=0.1)
+    save_checkpoint(small, tmp_path / 'small', half=False)
+    save_checkpoint(large, tmp_path / 'large', half=False)
+    blend(tmp_path / 'small', tmp_path / 'large', 0.25, tmp_path / 'both')
+    found = load_checkpoint(tmp_path / 'both')
+    assert (found.config.depth, found.config.rematch) == (4, 1)
+    a, b, c = (dict(m.ray_predictor.named_parameters()) for m in (small, large, found))
+    shares = {
+        'blocks.1.attn.qkv.weight': 0.75 * a['blocks.1.attn.qkv.weight']
+        + 0.25 * b['blocks.1.attn.qkv.weight'],
+        'blocks.3.attn.qkv.weight': b['blocks.3.attn.qkv.weight'],
+        'blocks.3.mlp.fc2.weight': 0.25 * b['blocks.3.mlp.fc2.weight'],
+        'rematchers.0.correct.weight': b['rematchers.0.correct.weight'],
+    }
+    for name, expected in shares.items():
+        torch.testing.assert_close(c[name], expected, atol=1e-3, rtol=1e-3)
+
+
 def test_only_models_of_a_kind_are_blended(tmp_path):
     config = TrainingConfig.read(DEFAULT_CONFIG)
     for name, changes in (('a', {}), ('b', {'depth': 2}), ('c', {})):
@@ -219,7 +243,7 @@ def test_only_models_of_a_kind_are_blended(tmp_path):
     with pytest.raises(ValueError, match='share is 2'):
         blend(tmp_path / 'a', tmp_path / 'a', 2, tmp_path / 'out')
     with pytest.raises(ValueError, match='different configurations'):
-        blend(tmp_path / 'a', tmp_path / 'b', 0.5, tmp_path / 'out')
+        blend(tmp_path / 'a', tmp_path / 'b', 0.5, tmp_path / 'out')  # shallower than the first
     with pytest.raises(ValueError, match='different backbones'):
         blend(tmp_path / 'a', tmp_path / 'c', 0.5, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()

@@ -118,7 +118,8 @@ def blend(first: Path, second: Path, share: float, into: Path) -> None:
     """Average the denoisers' weights of two checkpoints, `share` being that of the second.
 
     What a model forgets when it is trained on with other data comes back in part, and what it
-    learned stays in part, often more than half of both.
+    learned stays in part, often more than half of both. The second may have been grown from the
+    first: then the first counts as grown, with blocks that change nothing.
     Source: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022.
 
     Raises ValueError for a share outside 0 to 1, or models of other configurations or backbones.
@@ -129,19 +130,23 @@ def blend(first: Path, second: Path, share: float, into: Path) -> None:
     from ray_pose_ros.model.config import SIGMA_TERMS
 
     from .dataset import fingerprint
+    from .growth import grow
 
     if not 0 <= share <= 1:
         raise ValueError(f'share is {share}, expected 0 to 1')
     one, other = load_checkpoint(first), load_checkpoint(second)
     # what calibration fits may differ, what the network is may not
-    fitted = {name: getattr(one.config, name) for name in SIGMA_TERMS}
-    if one.config != replace(other.config, **fitted):
+    # and the first may be smaller
+    same = {name: getattr(one.config, name) for name in (*SIGMA_TERMS, 'depth', 'rematch')}
+    smaller = one.config.depth <= other.config.depth and one.config.rematch <= other.config.rematch
+    if one.config != replace(other.config, **same) or not smaller:
         raise ValueError(f'{first} and {second} are of different configurations')
     if fingerprint(one.feature_extractor) != fingerprint(other.feature_extractor):
         raise ValueError(f'{first} and {second} have different backbones')
-    weights, added = one.ray_predictor.state_dict(), other.ray_predictor.state_dict()
+    second_weights = other.ray_predictor.state_dict()
+    weights = grow(one.ray_predictor.state_dict(), second_weights)
     mixed = {
-        name: tensor.lerp(added[name], share) if tensor.is_floating_point() else tensor
+        name: tensor.lerp(second_weights[name], share) if tensor.is_floating_point() else tensor
         for name, tensor in weights.items()
     }
     other.ray_predictor.load_state_dict(mixed)

@@ -18,6 +18,7 @@ from .batches import Batch, SetSampler
 from .config import TrainingConfig
 from .curves import draw_curves
 from .dataset import SceneSet, save_json
+from .growth import grow
 from .losses import auxiliary_losses, depth_loss, match_loss, ray_losses, seen_loss
 from .validation import validate
 
@@ -109,28 +110,13 @@ class Trainer:
         Repeated matching and blocks after the last may be new: they begin as no change. Raises
         RuntimeError for any other difference.
         """
-        weights = dict(weights)
-        bias = self.network.state_dict().get('match_bias')
-        if bias is not None and 'match_bias' in weights:
-            kept = weights['match_bias']
-            weights['match_bias'] = torch.cat([kept, bias[len(kept) :].to(kept)])
-        missing, unexpected = self.network.load_state_dict(weights, strict=False)
-        depth = 1 + max(
-            (int(n.split('.')[1]) for n in weights if n.startswith('blocks.')), default=0
-        )
-        added = [f'blocks.{index}.' for index in range(depth, len(self.network.blocks))]
-        missing = [n for n in missing if not n.startswith(('rematchers.', *added))]
-        if missing or unexpected:
-            raise RuntimeError(f'weights differ: {missing} missing, {unexpected} unexpected')
-        for block in self.network.blocks[depth:]:
-            for linear in (block.attn.proj, block.mlp.fc2):
-                nn.init.zeros_(linear.weight)
-                nn.init.zeros_(linear.bias)
+        grown = grow(weights, self.network.state_dict())
         matched = {n.split('.')[1] for n in weights if n.startswith('rematchers.')}
         if matched:  # a further matching begins as sharp as the last one has become
             sharp = weights[f'rematchers.{len(matched) - 1}.log_temperature']
-            for rematcher in self.network.rematchers[len(matched) :]:
-                rematcher.log_temperature.data.copy_(sharp)
+            for index in range(len(matched), len(self.network.rematchers)):
+                grown[f'rematchers.{index}.log_temperature'] = sharp
+        self.network.load_state_dict(grown)
         self.average = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
 
     def export(self, folder: Path) -> None:
