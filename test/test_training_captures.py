@@ -75,7 +75,7 @@ def capture(tmp_path_factory):
 def scenes(capture):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(captures, 'augment', lambda rng, image, strength: image)
-        return [draw_scene(capture, seed, views=4) for seed in range(SCENES)]
+        return [draw_scene(capture, seed, 4, mirrored=seed % 2 == 1) for seed in range(SCENES)]
 
 
 def test_up_and_where_cameras_look(capture):
@@ -94,13 +94,16 @@ def test_pixels_lie_where_the_crop_says(scenes):
     u, v = np.meshgrid(at, at)
     pixels = np.stack([u, v, np.ones_like(u)], axis=-1)
     checked = 0
-    for scene in scenes:
+    for number, scene in enumerate(scenes):
         for k in range(4):
             depth = scene['depth'][k].astype(float)
             known = np.isfinite(depth)
             slopes = pixels @ np.linalg.inv(scene['matrix'][k].astype(float)).T
             R, t = scene['rotation'][k], scene['translation'][k]
+            assert np.linalg.det(R) > 0
             world = (slopes[known] * depth[known][:, None] - t) @ R
+            if number % 2:  # seen in a mirror, the plane x = 0
+                world[:, 0] *= -1
             assert np.abs(world[:, 2]).max() < 0.01
             shown = scene['images'][k][::DEPTH_STEP, ::DEPTH_STEP][known][:, :2].astype(float)
             near = (np.abs(world[:, :2]) < 1).all(-1)
@@ -132,6 +135,22 @@ def test_a_scene_depends_on_its_seed_only(capture):
     one, other, third = (draw_scene(capture, seed, views=4) for seed in (5, 5, 6))
     assert all(np.array_equal(one[name], other[name], equal_nan=True) for name in one)
     assert not np.array_equal(one['images'], third['images'])
+
+
+def test_a_mirror_changes_left_and_right_and_nothing_else(capture, monkeypatch):
+    monkeypatch.setattr(captures, 'augment', lambda rng, image, strength: image)
+    one, other = (draw_scene(capture, 3, 4, mirrored) for mirrored in (False, True))
+    assert np.array_equal(one['images'][:, :, ::-1], other['images'])
+    for name in ('centre', 'up'):
+        np.testing.assert_allclose(other[name], one[name] * [-1, 1, 1], atol=1e-6)
+    x = one['rotation'] @ one['centre'] + one['translation']
+    y = other['rotation'] @ other['centre'] + other['translation']
+    np.testing.assert_allclose(y, x * [-1, 1, 1], atol=1e-5)
+
+
+def test_the_share_of_mirrored_scenes_is_checked(tmp_path):
+    with pytest.raises(ValueError, match='mirrored is 2, expected 0 to 1'):
+        captures.pack_captures(tmp_path, [], 1, mirrored=2)
 
 
 def test_views_are_turned_at_times(scenes):

@@ -31,6 +31,7 @@ WIDEST = 0.14  # longest side of a triangle that depth is interpolated in, of th
 STEEPEST = 0.12  # largest difference of depth within such a triangle, relative
 KNOWN = 0.03  # smallest share of known depths of a view that is used
 _ATTEMPTS = 60
+MIRROR = np.diag([-1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,15 @@ def pack_captures(
     first_seed: int = 0,
     workers: int = 2,
     shard: int = 16,
+    mirrored: float = 0.5,
 ) -> None:
     """Write `scenes` scenes drawn from each of the captures as shards; see `draw_scene`.
 
-    Shards that exist are kept. Raises ValueError for a capture that cannot be read.
+    A share of them, `mirrored`, is seen in a mirror. Shards that exist are kept. Raises ValueError
+    for a capture that cannot be read, or a share outside 0 to 1.
     """
+    if not 0 <= mirrored <= 1:
+        raise ValueError(f'mirrored is {mirrored}, expected 0 to 1')
     into.mkdir(parents=True, exist_ok=True)
     jobs, number = [], first_seed
     everything = [(folder, k) for folder in folders for k in range(scenes)]
@@ -129,7 +134,7 @@ def pack_captures(
         chosen = everything[start : start + shard]
         path = into / f'scenes_train_{number:08d}.npz'
         if not path.exists():
-            jobs.append((path, chosen, number, views))
+            jobs.append((path, chosen, number, views, mirrored))
         number += len(chosen)
     work_through(_pack_shard, jobs, workers, 'packing captures')
 
@@ -138,20 +143,26 @@ _read = lru_cache(maxsize=2)(Capture.read)
 
 
 def _pack_shard(job: tuple) -> None:
-    path, chosen, first, views = job
+    path, chosen, first, views, mirrored = job
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    scenes = [draw_scene(_read(folder), first + k, views) for k, (folder, _) in enumerate(chosen)]
+    scenes = []
+    for seed, (folder, _) in enumerate(chosen, first):
+        # a stream of its own, so that a seed's scene is the same one, mirrored or not
+        swap = np.random.default_rng([seed, 18]).random() < mirrored
+        scenes.append(draw_scene(_read(folder), seed, views, swap))
     write_shard(path, scenes)
 
 
-def draw_scene(capture: Capture, seed: int, views: int) -> dict[str, np.ndarray]:
+def draw_scene(
+    capture: Capture, seed: int, views: int, mirrored: bool = False
+) -> dict[str, np.ndarray]:
     """One scene's arrays (see `dataset`), drawn from a capture; depends on the arguments only.
 
     A ball of random size, about where the cameras look or about a random point, stands for the
     object and gives the boxes; in a third of the scenes there are none. Rolls and disturbances
     are those of rendered scenes. Where too few photographs show the ball, some are used twice,
-    with other crops.
+    with other crops. In a mirror, left and right changed over, it is another thing.
 
     Raises ValueError where no ball is seen well by four photographs.
     """
@@ -172,7 +183,9 @@ def draw_scene(capture: Capture, seed: int, views: int) -> dict[str, np.ndarray]
         for k in [*rng.permutation(len(capture.photos)), *rng.integers(len(distance), size=views)]:
             if distance[k] > 0.2 * radius and len(taken) < views:
                 roll = np.radians(turn + rng.normal(0, spread))
-                view = _draw_view(rng, capture.photos[k], ball, radius, roll, whole, closer)
+                view = _draw_view(
+                    rng, capture.photos[k], ball, radius, roll, whole, closer, mirrored
+                )
                 if view is not None:
                     taken.append(view)
                     used.add(int(k))
@@ -183,14 +196,23 @@ def draw_scene(capture: Capture, seed: int, views: int) -> dict[str, np.ndarray]
         columns = [np.stack(column) for column in zip(*taken, strict=True)]
         names = 'images', 'depth', 'matrix', 'rotation', 'translation'
         return dict(zip(names, columns, strict=True)) | {
-            'centre': ball.astype(np.float32),
-            'up': capture.up.astype(np.float32),
+            'centre': (MIRROR @ ball if mirrored else ball).astype(np.float32),
+            'up': (MIRROR @ capture.up if mirrored else capture.up).astype(np.float32),
             'seed': np.int64(seed),
         }
     raise ValueError(f'{capture.name}: nothing is seen well by four photographs')
 
 
-def _draw_view(rng, photo: Photo, ball, radius: float, roll: float, whole: bool, closer: float):
+def _draw_view(
+    rng,
+    photo: Photo,
+    ball: np.ndarray,
+    radius: float,
+    roll: float,
+    whole: bool,
+    closer: float,
+    mirrored: bool,
+):
     """image, depth, K, R, t of a crop, rolled about the optical axis; None for a poor one."""
     c, s = np.cos(roll), np.sin(roll)
     turned = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
@@ -216,17 +238,23 @@ def _draw_view(rng, photo: Photo, ball, radius: float, roll: float, whole: bool,
     zoom = SIZE / side
     corner = middle - side / 2
     K = np.array([[zoom * f, 0, -zoom * corner[0]], [0, zoom * f, -zoom * corner[1]], [0, 0, 1.0]])
-    depth = interpolated_depth(photo.points @ turned.T, K)
+    matrix, points = K.copy(), photo.points @ turned.T
+    if mirrored:  # the world, and with it the camera's frame, in the plane x = 0
+        R, t, points = MIRROR @ R @ MIRROR, MIRROR @ t, points @ MIRROR
+        matrix[0, 2] = SIZE - K[0, 2]
+    depth = interpolated_depth(points, matrix)
     if np.isfinite(depth).mean() < KNOWN:
         return None
     pixels = _source_pixels(camera, K, turned)
+    if mirrored:
+        pixels = pixels[:, ::-1]
     inside = (pixels >= 0).all(-1) & (pixels < [camera.width, camera.height]).all(-1)
     depth[~inside[::DEPTH_STEP, ::DEPTH_STEP]] = np.nan
     if inside.mean() < 0.6 or np.isfinite(depth).mean() < KNOWN:
         return None
     image = augment(rng, _resample(photo, pixels, zoom), 0.7)
     image[~inside] = 0
-    matrix, R, t = (value.astype(np.float32) for value in (K, R, t))
+    matrix, R, t = (value.astype(np.float32) for value in (matrix, R, t))
     return image, depth.astype(np.float16), matrix, R, t
 
 

@@ -41,6 +41,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     pack.add_argument('--scenes', type=int, default=32, help='drawn from each capture')
     pack.add_argument('--views', type=int, default=12, help='views of each scene')
     pack.add_argument('--first-seed', type=int, default=0)
+    pack.add_argument(
+        '--mirrored', type=float, default=0.5, help='share of scenes seen in a mirror, 0 to 1'
+    )
     pack.add_argument('--workers', type=int, default=os.cpu_count())
 
     fit = actions.add_parser('run', help='train, going on where a killed run stopped')
@@ -109,7 +112,13 @@ def _captures(args: argparse.Namespace) -> int:
         print(f'{args.into}: nothing written, no capture could be solved')
         return 1
     pack_captures(
-        args.into, solved, args.scenes, args.views, args.first_seed, workers=args.workers
+        args.into,
+        solved,
+        args.scenes,
+        args.views,
+        args.first_seed,
+        workers=args.workers,
+        mirrored=args.mirrored,
     )
     return 0
 
