@@ -44,6 +44,11 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     pack.add_argument(
         '--mirrored', type=float, default=0.5, help='share of scenes seen in a mirror, 0 to 1'
     )
+    pack.add_argument(
+        '--turntable',
+        action='store_true',
+        help='the photographs, in the order of names, are one whole turn in equal steps',
+    )
     pack.add_argument('--workers', type=int, default=os.cpu_count())
 
     fit = actions.add_parser('run', help='train, going on where a killed run stopped')
@@ -96,15 +101,19 @@ def _captures(args: argparse.Namespace) -> int:
 
     from .captures import Capture, pack_captures
     from .reconstruction import reconstruct
+    from .turntable import reconstruct_turntable
 
     try:
         import_pycolmap()
     except ImportError as error:
         raise ValueError(f'captures cannot be read: {error}') from error
+    solve, solver = reconstruct, 'COLMAP cannot solve it'
+    if args.turntable:
+        solve, solver = reconstruct_turntable, 'it cannot be solved as a turn in equal steps'
     solved = []
     for folder in args.captures:
-        if not reconstruct(folder):
-            print(f'{folder}: left out, COLMAP cannot solve it')
+        if not solve(folder):
+            print(f'{folder}: left out, {solver}')
             continue
         Capture.read(folder)  # what is wrong with it is better said before hours of packing
         solved.append(folder)

@@ -30,23 +30,12 @@ def reconstruct(folder: Path, threads: int = -1) -> bool:
     if find_model(folder) is not None:
         return True
     pycolmap = import_pycolmap()
-    paths = find_images([folder / 'images'])
-    sizes = {cv2.imread(str(path)).shape for path in paths}
-    extraction = pycolmap.FeatureExtractionOptions()
-    extraction.max_image_size, extraction.num_threads = LONGEST, threads
-    extraction.sift.max_num_features = FEATURES
-    matching = pycolmap.FeatureMatchingOptions()
-    matching.num_threads = threads
-    shared = pycolmap.CameraMode.SINGLE if len(sizes) == 1 else pycolmap.CameraMode.PER_IMAGE
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads = threads
     with TemporaryDirectory() as working:
         database = Path(working) / 'colmap.db'
-        pycolmap.extract_features(
-            database, folder / 'images', camera_mode=shared, extraction_options=extraction
-        )
-        pycolmap.match_exhaustive(database, matching_options=matching)
-        models = pycolmap.incremental_mapping(database, folder / 'images', working, options)
+        images = match_photographs(folder, database, threads)
+        models = pycolmap.incremental_mapping(database, images, working, options)
         best = max(models.values(), key=lambda model: model.num_reg_images(), default=None)
         if best is None or best.num_reg_images() < FEWEST:
             return False
@@ -54,3 +43,22 @@ def reconstruct(folder: Path, threads: int = -1) -> bool:
         model.mkdir(parents=True, exist_ok=True)
         best.write(model)
     return True
+
+
+def match_photographs(folder: Path, database: Path, threads: int = -1) -> Path:
+    """SIFT features and all matches of a capture's photographs into a new COLMAP database.
+
+    Photographs of one size are taken to be of one camera. Returns their folder.
+    """
+    pycolmap = import_pycolmap()
+    images = folder / 'images'
+    sizes = {cv2.imread(str(path)).shape for path in find_images([images])}
+    extraction = pycolmap.FeatureExtractionOptions()
+    extraction.max_image_size, extraction.num_threads = LONGEST, threads
+    extraction.sift.max_num_features = FEATURES
+    matching = pycolmap.FeatureMatchingOptions()
+    matching.num_threads = threads
+    shared = pycolmap.CameraMode.SINGLE if len(sizes) == 1 else pycolmap.CameraMode.PER_IMAGE
+    pycolmap.extract_features(database, images, camera_mode=shared, extraction_options=extraction)
+    pycolmap.match_exhaustive(database, matching_options=matching)
+    return images
