@@ -28,19 +28,28 @@ def essential_poses(
         iterations: of RANSAC at most.
         solver: 'poselib' or 'opencv'; by default the first that is there.
     """
-    turn_a, turn_b = _forwards(matches.a), _forwards(matches.b)
-    a, b = matches.a @ turn_a.T, matches.b @ turn_b.T
-    limit = np.cos(MAX_ANGLE)
-    keep = (a[:, 2] > limit) & (b[:, 2] > limit)
-    if keep.sum() < 6:
+    turn_a, turn_b, first, second = forwards(matches)
+    if len(first) < 6:
         return []
-    first, second = a[keep, :2] / a[keep, 2:], b[keep, :2] / b[keep, 2:]
     threshold = threshold * float(np.median(matches.sigma))
     solve = _opencv if (solver or default_solver()) == 'opencv' else _poselib
     return [
         (turn_b.T @ R @ turn_a, turn_b.T @ t)
         for R, t in solve(first, second, threshold, iterations)
     ]
+
+
+def forwards(matches: RayMatches) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Matches as points of two image planes, for solvers that know no other.
+
+    Returns the turns (3, 3) that take the rays of the first and the second camera forwards, and
+    the points (K', 2) of those matches of which no ray is farther than MAX_ANGLE from forwards.
+    """
+    turn_a, turn_b = _forwards(matches.a), _forwards(matches.b)
+    a, b = matches.a @ turn_a.T, matches.b @ turn_b.T
+    limit = np.cos(MAX_ANGLE)
+    keep = (a[:, 2] > limit) & (b[:, 2] > limit)
+    return turn_a, turn_b, a[keep, :2] / a[keep, 2:], b[keep, :2] / b[keep, 2:]
 
 
 def default_solver() -> str:
