@@ -35,7 +35,8 @@ OBJECT_ANGLE, OBJECT_RATIO = np.radians(7.0), 0.3  # how well cameras point at t
 # share of all matches that agree + NUMBER times the log of all, less half the misfit. Logistic
 # regression on 1,541 pairs of 57 captures that the default model was trained on.
 CONSTANT, RATIO, NUMBER = -10.8, 7.9, 1.9
-LEAST = -1.0  # log odds, below which a hypothesis has no evidence
+LEAST = -1.0  # log odds, below which a hypothesis has no evidence,
+CONFIRMED = 4.0  # unless with what the prior says of it they are above this
 _SAME = np.radians(6.0)
 _MODES = 4  # at most so many different modes of the prior start a search
 
@@ -127,9 +128,11 @@ def judge(
     if evidence > 0:  # a look-alike side may have a hundred matches, too
         evidence = SATURATION * np.log1p(evidence / SATURATION)
     misfit = float(object_misfit(R, t, matches, OBJECT_ANGLE, OBJECT_RATIO))
-    if log_odds(float(score), len(matches), misfit) < LEAST:
+    told = float(prior.log_ratio(i, j, R))
+    odds = log_odds(float(score), len(matches), misfit)
+    if odds < LEAST and odds + told < CONFIRMED:
         evidence = min(evidence, misfit)
-    belief = evidence + float(prior.log_ratio(i, j, R)) - misfit
+    belief = evidence + told - misfit
     sigma = float(np.sqrt(np.trace(covariance)))
     return Hypothesis(R, t, sigma, float(score), inliers, evidence, misfit, belief)
 
