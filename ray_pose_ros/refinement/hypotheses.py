@@ -38,6 +38,7 @@ CONSTANT, RATIO, NUMBER = -10.8, 7.9, 1.9
 LEAST = -1.0  # log odds, below which a hypothesis has no evidence,
 CONFIRMED = 4.0  # unless with what the prior says of it they are above this
 _SAME = np.radians(6.0)
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # R, t and covariance, of `refine_pose`
 _MODES = 4  # at most so many different modes of the prior start a search
 
 
@@ -65,8 +66,8 @@ class Hypothesis:
     belief: float
 
 
-def search(matches: RayMatches) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Poses (R, t) that matches alone tell, |t| = 1; those that the rest tells come last."""
+def search(matches: RayMatches) -> list[Found]:
+    """Poses that matches alone tell, refined."""
     if len(matches) < 6:
         return []
     first = essential_poses(matches, THRESHOLD)
@@ -76,7 +77,8 @@ def search(matches: RayMatches) -> list[tuple[np.ndarray, np.ndarray]]:
         rest = matches.take(~inliers)
         if len(rest) >= 12:
             starts += essential_poses(rest, THRESHOLD)
-    return starts + planar_poses(matches, THRESHOLD)
+    starts += planar_poses(matches, THRESHOLD)
+    return [refine_pose(R, t, matches, THRESHOLD) for R, t in starts]
 
 
 def hypotheses(
@@ -84,14 +86,14 @@ def hypotheses(
     prior: Prior,
     i: int,
     j: int,
-    starts: list[tuple[np.ndarray, np.ndarray]],
+    poses: list[Found],
     count: int = 5,
 ) -> list[Hypothesis]:
     """At most `count` different hypotheses for views i and j, the most believed first.
 
-    starts: what `search` finds in the matches.
+    poses: what `search` finds in the matches.
     """
-    starts = list(starts)
+    starts = []
     modes = _modes(prior.pair_rotations(i, j))
     spread = prior.pair_sigma(i, j)
     if len(matches) >= 6 and spread < np.radians(60):
@@ -101,9 +103,8 @@ def hypotheses(
                 starts += essential_poses(matches.take(possible), THRESHOLD)
     if len(matches) >= 3:
         starts += [(R, looking_translation(R, matches)) for R in modes]
-    found = []
-    for R, t in starts:
-        found.append(judge(*refine_pose(R, t, matches, THRESHOLD), matches, prior, i, j))
+    poses = poses + [refine_pose(R, t, matches, THRESHOLD) for R, t in starts]
+    found = [judge(*pose, matches, prior, i, j) for pose in poses]
     found = sorted(_rivals(found, len(matches)), key=lambda h: -h.belief)
     kept: list[Hypothesis] = []
     for h in found:

@@ -172,9 +172,9 @@ def solve(prior: Prior, found: dict, looking: np.ndarray) -> Certainty:
     looking (N, 3): the object in the frame of each camera, as far as the prior knows.
     """
     told = prior
-    starts = {pair: search(m) for pair, m in found.items()}
-    prior, looking = trusted(prior, found, looking, starts)
-    pairs = {(i, j): hypotheses(m, prior, i, j, starts[i, j]) for (i, j), m in found.items()}
+    poses = {pair: search(m) for pair, m in found.items()}
+    prior, looking = trusted(prior, found, looking, poses)
+    pairs = {(i, j): hypotheses(m, prior, i, j, poses[i, j]) for (i, j), m in found.items()}
     agreed = agree(pairs, prior)
     if not agreed.chosen:
         return Certainty.of_prior(told)

@@ -26,12 +26,12 @@ _NOTHING = 9.0  # rad: so uncertain that it says nothing
 
 
 def trusted(
-    prior: Prior, matches: dict[tuple[int, int], RayMatches], looking: np.ndarray, starts: dict
+    prior: Prior, matches: dict[tuple[int, int], RayMatches], looking: np.ndarray, poses: dict
 ) -> tuple[Prior, np.ndarray]:
     """The prior as uncertain as it proves to be on pairs that matches alone can tell.
 
     looking (N, 3) is the object in the frames of the cameras, as the model sees it; of a model
-    that is not listened to only the direction is kept, that of the crops. starts: what `search`
+    that is not listened to only the direction is kept, that of the crops. poses: what `search`
     finds in each pair's matches.
     """
     count = len(prior.R)
@@ -39,7 +39,7 @@ def trusted(
     vague = replace(prior, rotation_sigma=nothing, samples=prior.samples[:0])
     squares = [_MEDIAN]  # one imagined witness finds the model right
     for (i, j), m in matches.items():
-        found = [h for h in hypotheses(m, vague, i, j, starts[i, j]) if value(h) > _ALSO]
+        found = [h for h in hypotheses(m, vague, i, j, poses[i, j]) if value(h) > _ALSO]
         if any(value(h) > _STRONG for h in found):
             told = prior.R[j] @ prior.R[i].T
             off = min(angle_between(h.R, told) for h in found) / prior.pair_sigma(i, j)
