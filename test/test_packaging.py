@@ -25,7 +25,7 @@ FLOORS = {
     'refinement': {'geometry', 'matching', 'multiview', 'estimation'},
     'node': {'geometry', 'model', 'matching', 'estimation', 'refinement', 'synthetic'},
     'synthetic': {'geometry'},
-    'training': {'geometry', 'model', 'estimation', 'synthetic'},
+    'training': {'geometry', 'model', 'multiview', 'estimation', 'synthetic'},
     'evaluation': {
         'geometry',
         'model',
