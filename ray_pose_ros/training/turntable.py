@@ -144,9 +144,7 @@ def reconstruct_turntable(folder: Path, threads: int = -1) -> bool:
             return False
         if table.error > _LARGEST:
             return False
-        model = _triangulated(
-            pycolmap, table, images, camera, database, photographs, Path(working)
-        )
+        model = _triangulated(table, images, camera, database, photographs, Path(working))
         if model.num_points3D() < FEWEST_POINTS:
             return False
         target = folder / 'sparse' / '0'
