@@ -3,7 +3,7 @@ no texture, or too much of the same."""
 
 import numpy as np
 import pytest
-from refinement_fixtures import noisy_prior, relative_errors, ring, see, unit
+from refinement_fixtures import joined, noisy_prior, relative_errors, ring, see, unit
 
 from ray_pose_ros.geometry.so3 import (
     angle_between,
@@ -150,13 +150,7 @@ def test_a_look_alike_that_few_matches_tell_does_not_move_the_model():
     false_R, false_t = ring(2, 20)
     grain = see(false_R, false_t, 0, 1, cloud(rng, 30), rng)
     lost = see(R, t, 0, 1, cloud(rng, 60), rng, 1.0)
-    both = type(lost)(
-        np.vstack([grain.a, lost.a]),
-        np.vstack([grain.b, lost.b]),
-        np.concatenate([grain.sigma, lost.sigma]),
-        lost.centre_a,
-        lost.centre_b,
-    )
+    both = joined(grain, lost)
     prior = noisy_prior(R, t, 12.0, rng, told_deg=35.0)
     solved = solve(prior, {(0, 1): both}, t)
     assert relative_errors(solved.R, prior.R).max() < 1
@@ -194,13 +188,7 @@ def test_the_prior_sees_through_a_look_alike_side():
     false_R, false_t = ring(2, -90)
     right = see(R, t, 0, 1, cloud(rng, 40), rng)
     false = see(false_R, false_t, 0, 1, cloud(rng, 60), rng)
-    both = type(right)(
-        np.vstack([right.a, false.a]),
-        np.vstack([right.b, false.b]),
-        np.concatenate([right.sigma, false.sigma]),
-        right.centre_a,
-        right.centre_b,
-    )
+    both = joined(right, false)
     informed = solve(noisy_prior(R, t, 12.0, rng), {(0, 1): both}, t)
     assert relative_errors(informed.R, R)[0] < 2
     fooled = solve(noisy_prior(R, t, 12.0, rng, told_deg=500.0), {(0, 1): both}, t)

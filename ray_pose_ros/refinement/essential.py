@@ -28,7 +28,7 @@ def essential_poses(
         iterations: of RANSAC at most.
         solver: 'poselib' or 'opencv'; by default the first that is there.
     """
-    turn_a, turn_b, first, second = forwards(matches)
+    turn_a, turn_b, first, second = image_points(matches)
     if len(first) < 6:
         return []
     threshold = threshold * float(np.median(matches.sigma))
@@ -39,13 +39,13 @@ def essential_poses(
     ]
 
 
-def forwards(matches: RayMatches) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def image_points(matches: RayMatches) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Matches as points of two image planes, for solvers that know no other.
 
     Returns the turns (3, 3) that take the rays of the first and the second camera forwards, and
     the points (K', 2) of those matches of which no ray is farther than MAX_ANGLE from forwards.
     """
-    turn_a, turn_b = _forwards(matches.a), _forwards(matches.b)
+    turn_a, turn_b = _turn_forwards(matches.a), _turn_forwards(matches.b)
     a, b = matches.a @ turn_a.T, matches.b @ turn_b.T
     limit = np.cos(MAX_ANGLE)
     keep = (a[:, 2] > limit) & (b[:, 2] > limit)
@@ -61,7 +61,7 @@ def default_solver() -> str:
     return 'poselib'
 
 
-def _forwards(rays: np.ndarray) -> np.ndarray:
+def _turn_forwards(rays: np.ndarray) -> np.ndarray:
     """The smallest rotation (3, 3) that takes the rays' (K, 3) middle to +z."""
     middle = rays.mean(0)
     length = np.linalg.norm(middle)

@@ -38,8 +38,9 @@ CONSTANT, RATIO, NUMBER = -10.8, 7.9, 1.9
 LEAST = -1.0  # log odds, below which a hypothesis has no evidence,
 CONFIRMED = 4.0  # unless with what the prior says of it they are above this
 _SAME = np.radians(6.0)
-Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # R, t and covariance, of `refine_pose`
 _MODES = 4  # at most so many different modes of the prior start a search
+
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # R, t and covariance, of `refine_pose`
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _rivals(found: list[Hypothesis], count: int) -> list[Hypothesis]:
     best = max(found, key=lambda h: h.support, default=None)
     judged = []
     for h in found:
-        behind = RATIO * (best.support**2 - h.support**2) / count**2
+        behind = log_odds(best.support, count, 0.0) - log_odds(h.support, count, 0.0)
         loss = max(0.0, behind - (best.evidence - h.evidence))
         judged.append(replace(h, evidence=h.evidence - loss, belief=h.belief - loss))
     return judged

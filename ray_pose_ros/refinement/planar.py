@@ -11,7 +11,7 @@ import numpy as np
 
 from ray_pose_ros.multiview.two_view import RayMatches
 
-from .essential import forwards
+from .essential import image_points
 
 FEWEST = 8  # matches on the plane
 _WIDEN = 1.6  # times the threshold of epipolar errors: here errors have two components
@@ -24,7 +24,7 @@ def planar_poses(matches: RayMatches, threshold: float) -> list[tuple[np.ndarray
     matches lie on one plane, or where the camera only turned. threshold: of the epipolar error, in
     standard deviations of a typical match.
     """
-    turn_a, turn_b, first, second = forwards(matches)
+    turn_a, turn_b, first, second = image_points(matches)
     if len(first) < FEWEST:
         return []
     cv2.setRNGSeed(0)
