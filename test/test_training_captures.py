@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from capture_fixtures import blank, photograph
 
 from ray_pose_ros.cli import main
 from ray_pose_ros.geometry.cameras import CameraModel
@@ -213,18 +214,7 @@ def test_folders_that_are_no_captures(tmp_path, capsys):
 @pytest.mark.skipif(not HAS_PYCOLMAP, reason='pycolmap is not installed')
 def test_photographs_to_shards(tmp_path):
     """A textured scene is photographed, solved by COLMAP and packed, by the command alone."""
-    from ray_pose_ros.synthetic import sample_scene
-
-    scene = sample_scene(7, 'train')
-    images = tmp_path / 'thing' / 'images'
-    images.mkdir(parents=True)
-    K = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
-    for k in range(12):
-        angle = 0.12 * k
-        eye = scene.centre + 3.5 * scene.radius * np.array([np.cos(angle), np.sin(angle), 0.5])
-        R = look_at(eye, scene.centre)
-        image = scene.render_matrix(K, R, -R @ eye, 640, 480).image
-        cv2.imwrite(str(images / f'{k:02d}.png'), image[:, :, ::-1])
+    photograph(tmp_path / 'thing', 500.0, 0.12 * np.arange(12), 3.5, 0.5)
     folder = str(tmp_path / 'thing')
     assert main(['train', 'captures', str(tmp_path / 'data'), folder, '--scenes', '3']) == 0
     (shard,) = (tmp_path / 'data').glob('scenes_train_*.npz')
@@ -239,10 +229,7 @@ def test_photographs_to_shards(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_PYCOLMAP, reason='pycolmap is not installed')
 def test_a_capture_that_cannot_be_solved_is_left_out(tmp_path, capsys):
-    images = tmp_path / 'thing' / 'images'
-    images.mkdir(parents=True)
-    for k in range(9):
-        cv2.imwrite(str(images / f'{k}.png'), np.full((120, 160, 3), 20 * k, np.uint8))
+    blank(tmp_path / 'thing')
     assert main(['train', 'captures', str(tmp_path / 'data'), str(tmp_path / 'thing')]) == 1
     said = capsys.readouterr().out
     assert 'thing: left out, COLMAP cannot solve it' in said and 'nothing written' in said

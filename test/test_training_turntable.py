@@ -5,10 +5,10 @@ import importlib.util
 import cv2
 import numpy as np
 import pytest
+from capture_fixtures import blank, photograph
 
 from ray_pose_ros.cli import main
 from ray_pose_ros.geometry.so3 import angle_between, rotation_from_vector
-from ray_pose_ros.synthetic.renderer import look_at
 from ray_pose_ros.training.captures import Capture
 from ray_pose_ros.training.turntable import reconstruct_turntable, solve_turntable
 
@@ -84,21 +84,8 @@ def test_too_few_matches_are_refused():
 @pytest.fixture(scope='module')
 def photographs(tmp_path_factory):
     """A folder with a whole turn of a textured thing, and the cameras' rotations (N, 3, 3)."""
-    from ray_pose_ros.synthetic import sample_scene
-
     folder = tmp_path_factory.mktemp('turntable')
-    (folder / 'images').mkdir()
-    scene = sample_scene(7, 'train')
-    K = np.array([[900.0, 0, 320], [0, 900, 240], [0, 0, 1]])
-    truth = []
-    for k in range(STEPS):
-        angle = 2 * np.pi * k / STEPS
-        eye = scene.centre + 6.0 * scene.radius * np.array([np.cos(angle), np.sin(angle), 0.4])
-        R = look_at(eye, scene.centre)
-        image = scene.render_matrix(K, R, -R @ eye, 640, 480).image
-        cv2.imwrite(str(folder / 'images' / f'{k:02d}.png'), image[:, :, ::-1])
-        truth.append(R)
-    return folder, np.array(truth)
+    return folder, photograph(folder, 900.0, 2 * np.pi * np.arange(STEPS) / STEPS, 6.0, 0.4)
 
 
 @pytest.mark.slow
@@ -119,10 +106,7 @@ def test_photographs_of_a_turn_become_a_capture(photographs, tmp_path):
 @pytest.mark.slow
 @needs_pycolmap
 def test_photographs_that_are_no_turn_are_left_out(tmp_path, capsys):
-    images = tmp_path / 'thing' / 'images'
-    images.mkdir(parents=True)
-    for k in range(9):
-        cv2.imwrite(str(images / f'{k}.png'), np.full((120, 160, 3), 20 * k, np.uint8))
+    images = blank(tmp_path / 'thing')
     folder = str(tmp_path / 'thing')
     assert main(['train', 'captures', str(tmp_path / 'data'), folder, '--turntable']) == 1
     assert 'cannot be solved as a turn in equal steps' in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Cameras and points of a capture's photographs, by COLMAP."""
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,38 +21,43 @@ def find_model(folder: Path) -> Path | None:
     return None
 
 
-def reconstruct(folder: Path, threads: int = -1) -> bool:
+def reconstruct(folder: Path, threads: int = -1, solve: Callable | None = None) -> bool:
     """Solve a capture by COLMAP, SIFT and exhaustive matching, into `sparse/0`.
 
-    Photographs of one size are taken to be of one camera. Returns whether FEWEST or more were
-    solved; a capture that has a model is left alone.
+    solve: `(database, images, working, threads)`, paths but for the last, returns a pycolmap
+    Reconstruction or None; COLMAP's incremental mapping by default. Photographs of one size are
+    taken to be of one camera. Returns whether it was solved; a capture that has a model is left
+    alone.
     """
     folder = Path(folder)
     if find_model(folder) is not None:
         return True
-    pycolmap = import_pycolmap()
-    options = pycolmap.IncrementalPipelineOptions()
-    options.num_threads = threads
+    images = folder / 'images'
     with TemporaryDirectory() as working:
         database = Path(working) / 'colmap.db'
-        images = match_photographs(folder, database, threads)
-        models = pycolmap.incremental_mapping(database, images, working, options)
-        best = max(models.values(), key=lambda model: model.num_reg_images(), default=None)
-        if best is None or best.num_reg_images() < FEWEST:
+        _match(images, database, threads)
+        solved = (solve or _mapped)(database, images, Path(working), threads)
+        if solved is None:
             return False
         model = folder / 'sparse' / '0'
         model.mkdir(parents=True, exist_ok=True)
-        best.write(model)
+        solved.write(model)
     return True
 
 
-def match_photographs(folder: Path, database: Path, threads: int = -1) -> Path:
-    """SIFT features and all matches of a capture's photographs into a new COLMAP database.
-
-    Photographs of one size are taken to be of one camera. Returns their folder.
-    """
+def _mapped(database: Path, images: Path, working: Path, threads: int):
+    """The largest of COLMAP's models, None where it has fewer than FEWEST photographs."""
     pycolmap = import_pycolmap()
-    images = folder / 'images'
+    options = pycolmap.IncrementalPipelineOptions()
+    options.num_threads = threads
+    models = pycolmap.incremental_mapping(database, images, working, options)
+    best = max(models.values(), key=lambda model: model.num_reg_images(), default=None)
+    return best if best is not None and best.num_reg_images() >= FEWEST else None
+
+
+def _match(images: Path, database: Path, threads: int) -> None:
+    """SIFT features of the photographs and their matches into a new COLMAP database."""
+    pycolmap = import_pycolmap()
     sizes = {cv2.imread(str(path)).shape for path in find_images([images])}
     extraction = pycolmap.FeatureExtractionOptions()
     extraction.max_image_size, extraction.num_threads = LONGEST, threads
@@ -61,4 +67,3 @@ def match_photographs(folder: Path, database: Path, threads: int = -1) -> Path:
     shared = pycolmap.CameraMode.SINGLE if len(sizes) == 1 else pycolmap.CameraMode.PER_IMAGE
     pycolmap.extract_features(database, images, camera_mode=shared, extraction_options=extraction)
     pycolmap.match_exhaustive(database, matching_options=matching)
-    return images

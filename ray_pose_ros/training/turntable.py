@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -18,7 +17,7 @@ from ray_pose_ros.estimation.colmap_package import import_pycolmap
 from ray_pose_ros.geometry.so3 import rotation_from_vector
 from ray_pose_ros.multiview.two_view import epipolar_errors
 
-from .reconstruction import find_model, match_photographs
+from .reconstruction import reconstruct
 
 FARTHEST = np.radians(75.0)  # turn between two photographs whose matches are looked at
 FEWEST_MATCHES, FEWEST_POINTS = 150, 100  # of a whole turn
@@ -124,33 +123,28 @@ def reconstruct_turntable(folder: Path, threads: int = -1) -> bool:
     Returns whether that was possible; a capture that has a model is left alone. Raises ValueError
     for photographs of different sizes.
     """
-    folder = Path(folder)
-    if find_model(folder) is not None:
-        return True
+    return reconstruct(folder, threads, _turned)
+
+
+def _turned(database: Path, images: Path, working: Path, threads: int):
+    """A COLMAP model of one even turn, None where the matches show none."""
     pycolmap = import_pycolmap()
-    with TemporaryDirectory() as working:
-        database = Path(working) / 'colmap.db'
-        photographs = match_photographs(folder, database, threads)
-        with pycolmap.Database.open(database) as known:
-            images = sorted(known.read_all_images(), key=lambda image: image.name)
-            cameras = known.read_all_cameras()
-            pairs = _pairs(known, [image.image_id for image in images])
-        if len(cameras) != 1:
-            raise ValueError(f'{folder}: photographs of different sizes, expected one of all')
-        camera = cameras[0]
-        try:
-            table = solve_turntable(pairs, camera.width, camera.height)
-        except ValueError:
-            return False
-        if table.error > _LARGEST:
-            return False
-        model = _triangulated(table, images, camera, database, photographs, Path(working))
-        if model.num_points3D() < FEWEST_POINTS:
-            return False
-        target = folder / 'sparse' / '0'
-        target.mkdir(parents=True, exist_ok=True)
-        model.write(target)
-    return True
+    with pycolmap.Database.open(database) as known:
+        photographs = sorted(known.read_all_images(), key=lambda image: image.name)
+        cameras = known.read_all_cameras()
+        pairs = _pairs(known, [photograph.image_id for photograph in photographs])
+    if len(cameras) != 1:
+        raise ValueError(f'{images}: photographs of different sizes, expected one of all')
+    camera = cameras[0]
+    try:
+        table = solve_turntable(pairs, camera.width, camera.height)
+    except ValueError:
+        return None
+    if table.error > _LARGEST:
+        return None
+    model = _posed(table, photographs, camera)
+    model = pycolmap.triangulate_points(model, database, images, working)
+    return model if model.num_points3D() >= FEWEST_POINTS else None
 
 
 def _pairs(database, numbers: list[int]) -> list[tuple[float, np.ndarray, np.ndarray]]:
@@ -171,18 +165,17 @@ def _pairs(database, numbers: list[int]) -> list[tuple[float, np.ndarray, np.nda
     return pairs
 
 
-def _triangulated(table, images, camera, database: Path, folder: Path, working: Path):
-    """A COLMAP model of the turn with the points that its matches give."""
+def _posed(table: Turntable, photographs, camera):
+    """A COLMAP model of the turn without points."""
     pycolmap = import_pycolmap()
     model = pycolmap.Reconstruction()
     camera.model = 'SIMPLE_RADIAL'  # as COLMAP itself has begun with
     camera.params = [table.focal, camera.width / 2, camera.height / 2, 0.0]
     model.add_camera_with_trivial_rig(camera)
-    for k, image in enumerate(images):
-        R, t = table.pose(2 * np.pi * k / len(images))
-        pose = pycolmap.Rigid3d(pycolmap.Rotation3d(R), t)
-        model.add_image_with_trivial_frame(
-            pycolmap.Image(name=image.name, camera_id=camera.camera_id, image_id=image.image_id),
-            pose,
+    for k, photograph in enumerate(photographs):
+        R, t = table.pose(2 * np.pi * k / len(photographs))
+        image = pycolmap.Image(
+            name=photograph.name, camera_id=camera.camera_id, image_id=photograph.image_id
         )
-    return pycolmap.triangulate_points(model, database, folder, working)
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pycolmap.Rotation3d(R), t))
+    return model
