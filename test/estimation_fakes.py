@@ -53,6 +53,9 @@ class Oracle(nn.Module):
         self.seen.append(float(images.mean()))
         return images.mean(dim=(2, 3, 4))[..., None, None, None].expand(1, 1, 4, grid, grid)
 
+    def turned(self, features):
+        return None
+
     def condition(self, features, geometry, order=None):
         if order is not None:
             features, geometry = features[0, order], geometry[0, order]

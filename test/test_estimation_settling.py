@@ -223,7 +223,7 @@ def test_cells_become_rays_of_the_camera():
     directions = camera.unproject(pixels, extrapolate=True)
     turn = viewing_rotation(camera.unproject(torch.tensor(crop.centre, dtype=torch.float64)))
     view = SimpleNamespace(
-        camera=camera, crop=crop, size=(320, 240), directions=directions, turn=turn
+        camera=camera, crop=crop, size=(320, 240), directions=directions, turn=turn, turned=0
     )
     cells = torch.tensor([[0.5, 0.5], [7.0, 7.0], [13.5, 13.5]])
     pair = torch.zeros(3, dtype=torch.long)

@@ -73,6 +73,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         default='training',
         help="official models: formula of the crops' place; demo repeats the official demo",
     )
+    add(
+        '--as-they-are',
+        action='store_true',
+        help='show the network all views as they are; by default it turns upright those that it '
+        'takes to be turned by right angles',
+    )
     add('--save-rays', action='store_true', help='write rays.npz too')
     return parser
 
@@ -105,6 +111,7 @@ def run(args: argparse.Namespace, follow=None) -> int:
         samples=args.samples,
         seed=args.seed,
         crop_params=args.crop_params,
+        upright=not args.as_they_are,
     )
     estimate = _solve(estimator, loaded.views)
     if follow is not None:

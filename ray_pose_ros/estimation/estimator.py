@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ray_pose_ros.estimation.consensus import consensus, fit_residuals, standard_deviation
 from ray_pose_ros.estimation.pins import checked_checkpoint
-from ray_pose_ros.estimation.preparation import Prepared, prepare
+from ray_pose_ros.estimation.preparation import Prepared, prepare, turned_clockwise
 from ray_pose_ros.estimation.settling import ray_matches, settle
 from ray_pose_ros.estimation.solution import (
     EstimationError,
@@ -26,6 +26,7 @@ from ray_pose_ros.estimation.solution import (
     publish,
     recover,
 )
+from ray_pose_ros.estimation.uprighting import choose_turns
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.crops import Crop
@@ -63,6 +64,7 @@ class Estimate:
         rays: (N, 6, h, w) float32, as predicted, moved into the published world.
         doubts: what the uncertainty was made from.
         samples: (S, N, 3, 3) rotations of the single samples, each in its own published world.
+        turned: right angles, clockwise, by which each view was turned upright for the network.
         timings: seconds spent on 'features', 'denoise' and 'recover'.
     """
 
@@ -80,6 +82,7 @@ class Estimate:
     rays: np.ndarray
     doubts: 'Doubts | None' = None
     samples: np.ndarray | None = None
+    turned: tuple[int, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -132,6 +135,8 @@ class Estimator:
         crop_params: 'training', or 'demo' to repeat the official demo's (official models only).
         use_matches: adjust the cameras to the network's own matches as well, where it has them and
             all intrinsics are known; see `settling`.
+        upright: turn views upright before the network sees them, where it can tell that they are
+            turned by right angles; cameras are those of the views as they are.
         precision: of the network's arithmetic, 'float32', 'float16' or 'bfloat16'; the state of
             the sampler stays single, recovery is in double.
 
@@ -150,6 +155,7 @@ class Estimator:
         crop_params: str = 'training',
         precision: str = 'float32',
         use_matches: bool = True,
+        upright: bool = True,
     ):
         if samples < 0:
             raise ValueError(f'samples is {samples}, expected 0 (the default) or more')
@@ -167,7 +173,7 @@ class Estimator:
         usual = ANCHORED_SAMPLES if model.config.anchor_reference else OFFICIAL_SAMPLES
         self.samples, self.seed = samples or usual, seed
         self.crop_scale, self.crop_params = crop_scale, crop_params
-        self.use_matches = use_matches
+        self.use_matches, self.upright = use_matches, upright
         self.plan = default_plan(model.config, model.noise_scheduler, steps or None)
 
     def prepare(self, view: View) -> Prepared:
@@ -194,6 +200,7 @@ class Estimator:
             EstimationError: the network's answer is not finite or not a set of cameras.
         """
         _check_count(len(prepared))
+        prepared = self._uprighted(prepared)
         begin = time.perf_counter()
         rays, matches = self._predict(prepared, progress)  # (S, N, P, 6) float64 on the CPU
         middle = time.perf_counter()
@@ -224,7 +231,6 @@ class Estimator:
             rotation_sigma, centre_sigma = doubts.sigmas(
                 config.matched_rotation_sigma, config.matched_centre_sigma
             )
-        grid = config.grid
         end = time.perf_counter()
         return Estimate(
             R=found_R,
@@ -238,9 +244,10 @@ class Estimator:
             centre_sigma=centre_sigma,
             agreement=agreed.agreement,
             modes=agreed.modes,
-            rays=to_grid(rays[best], grid, grid).float().numpy(),
+            rays=_as_cropped(prepared, to_grid(rays[best], config.grid, config.grid)),
             doubts=doubts,
             samples=R.numpy(),
+            turned=tuple(p.turned for p in prepared),
             timings={
                 'features': sum(p.seconds for p in prepared),
                 'denoise': middle - begin,
@@ -252,6 +259,17 @@ class Estimator:
         if self.precision == 'float32':
             return nullcontext()
         return torch.autocast(self.device.type, PRECISIONS[self.precision])
+
+    def _uprighted(self, prepared: Sequence[Prepared]) -> Sequence[Prepared]:
+        """The views turned as the network sees them best; the same where it cannot tell."""
+        if not self.upright or any(p.told is None or p.directions is None for p in prepared):
+            return prepared
+        turns = choose_turns(torch.stack([p.told for p in prepared]).numpy())
+        with self._arithmetic():
+            return [
+                turned_clockwise(self.model, p, int(k))
+                for p, k in zip(prepared, turns, strict=True)
+            ]
 
     def _predict(
         self, prepared: Sequence[Prepared], progress
@@ -315,6 +333,12 @@ def _check_finite(values: Tensor, names: Sequence[str], what: str) -> None:
     if bad.any():
         which = ', '.join(name for name, wrong in zip(names, bad.tolist(), strict=True) if wrong)
         raise EstimationError(f'{what} for {which}')
+
+
+def _as_cropped(prepared: Sequence[Prepared], rays: Tensor) -> np.ndarray:
+    """Rays (N, 6, h, w) float32 with the patches of turned views in their crops' own order."""
+    turned = [torch.rot90(r, p.turned, (1, 2)) for p, r in zip(prepared, rays, strict=True)]
+    return torch.stack(turned).float().numpy()
 
 
 def _orders(views: int, samples: int) -> Tensor:

@@ -1,7 +1,7 @@
 """What is computed once for each view: its crop, its features, and where its patches look."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -41,6 +41,12 @@ class Prepared:
         geometry: (2 or 3, h, w) what the network is told of the patches.
         features: (C, h, w) on the model's device.
         seconds: that it took.
+        told: (4,) log probabilities of the crop being turned by 0 to 3 right angles, on the CPU;
+            None where the network does not tell.
+        image: (3, S, S) uint8, the crop, if it may have to be turned.
+        turned: right angles, clockwise, by which the crop was turned for the network. `pixels`,
+            `directions`, `weights` and the maps are in the order of the turned crop.
+        others: the same view turned otherwise, as far as it was asked for.
     """
 
     name: str
@@ -56,6 +62,10 @@ class Prepared:
     geometry: Tensor
     features: Tensor
     seconds: float
+    told: Tensor | None = None
+    image: Tensor | None = None
+    turned: int = 0
+    others: 'dict[int, Prepared]' = field(default_factory=dict, compare=False, repr=False)
 
 
 @torch.inference_mode()
@@ -108,6 +118,9 @@ def prepare(
     image = extract_crop(view.image, crop, config.image_size)
     dtype = next(model.parameters()).dtype
     features = model.encode(image[None, None].to(device, dtype))[0, 0].to(dtype)
+    told = model.turned(features[None])
+    if told is not None:
+        told, image = told[0].cpu(), (255 * image).round().byte()
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
     return Prepared(
@@ -124,7 +137,59 @@ def prepare(
         geometry=geometry.to(device, dtype),
         features=features,
         seconds=time.perf_counter() - start,
+        told=told,
+        image=None if told is None else image,
     )
+
+
+@torch.inference_mode()
+def turned_clockwise(model: RayDiffuser, view: Prepared, turns: int) -> Prepared:
+    """A view whose crop is shown to the network turned by right angles, clockwise.
+
+    The virtual camera turns with it, so the view's own camera is what it was. `view` must have
+    kept its crop. What was turned once is kept in `view.others`.
+    """
+    turns %= 4
+    if not turns:
+        return view
+    kept = view.others.get(turns)
+    if kept is not None and kept.features.device == view.features.device:
+        return kept
+    start = time.perf_counter()
+    side = view.geometry.shape[-1]
+
+    def turn(of_patches: Tensor) -> Tensor:
+        grid = of_patches.unflatten(0, (side, side))
+        return torch.rot90(grid, -turns, (0, 1)).flatten(0, 1)
+
+    quarter = view.turn.new_tensor([[0, -1, 0], [1, 0, 0], [0, 0, 1]])  # x' = -y, y' = x
+    rotation = torch.linalg.matrix_power(quarter, turns) @ view.turn
+    directions = turn(view.directions)
+    like = view.features
+    image = torch.rot90(view.image, -turns, (1, 2)).to(like) / 255
+    found = replace(
+        view,
+        pixels=turn(view.pixels),
+        directions=directions,
+        weights=turn(view.weights),
+        turn=rotation,
+        geometry=to_grid(directions @ rotation.T, side, side).to(like),
+        features=model.encode(image[None, None])[0, 0].to(like.dtype),
+        seconds=view.seconds + time.perf_counter() - start,
+        turned=turns,
+    )
+    view.others[turns] = found
+    return found
+
+
+def crop_pixels(view: Prepared, points: Tensor, side: float) -> Tensor:
+    """Continuous pixels (M, 2) of the photograph from points (M, 2) of the crop as it was shown
+    to the network, where it is `side` wide."""
+    for _ in range(view.turned):
+        x, y = points.unbind(dim=-1)
+        points = torch.stack([y, side - x], dim=-1)
+    corner = points.new_tensor([view.crop.x0, view.crop.y0])
+    return points * (view.crop.side / side) + corner
 
 
 def assumed_camera(width: int, height: int) -> CameraModel:

@@ -87,6 +87,12 @@ def table(estimate: Estimate, errors: Errors | None = None) -> str:
             f'{i + 1:3d}  {name:{width}}  {turned[i]:5.1f}°'
             f'  {distance:6.2f} ± {estimate.centre_sigma[i]:.2f}   {focal:>18}'
         )
+    lines += [
+        f'{name}: turned by {90 * turns} deg for the network, which takes it to be on its side '
+        'or upside down'
+        for name, turns in zip(names, estimate.turned, strict=False)
+        if turns
+    ]
     seconds = ', '.join(f'{name} {value:.2f} s' for name, value in estimate.timings.items())
     lines.append(f'{seconds}; {100 * estimate.agreement:.0f} % of the samples agree')
     return '\n'.join(lines + ([f'against the truth: {errors.line()}'] if errors else []))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ray_pose_ros.estimation.preparation import Prepared
+from ray_pose_ros.estimation.preparation import Prepared, crop_pixels
 from ray_pose_ros.geometry.so3 import camera_centres
 from ray_pose_ros.model.matching import MutualMatches
 from ray_pose_ros.multiview.adjust import Problem, adjust, agreement, deviations
@@ -103,8 +103,7 @@ def ray_matches(
     for view, p in enumerate(prepared):
         for end in (0, 1):
             mine = pairs[pair, end] == view
-            pixels = cells[end][mine] * (p.crop.side / side)
-            pixels += pixels.new_tensor([p.crop.x0, p.crop.y0])
+            pixels = crop_pixels(p, cells[end][mine], side)
             inside = ((pixels >= 0) & (pixels < pixels.new_tensor(p.size))).all(dim=1)
             of_view = p.camera.unproject(pixels)
             of_view[~inside] = np.nan

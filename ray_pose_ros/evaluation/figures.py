@@ -49,6 +49,8 @@ NAMES = {
     'same': 'all cameras the same',
     'azimuth': 'true elevation, random azimuth',
 }
+# Options that tables call otherwise than the command line does.
+_TELLING = {'matches=0': 'rays only', 'upright=0': 'as they are'}
 
 
 def make_rows(
@@ -153,7 +155,7 @@ def display_name(spec: str) -> str:
     name, _, options = spec.partition(':')
     found = [NAMES.get(name, name)]
     for part in filter(None, options.split(',')):
-        found.append('rays only' if part == 'matches=0' else part.replace('=', ' '))
+        found.append(_TELLING.get(part, part.replace('=', ' ')))
     return ', '.join(found)
 
 

@@ -44,6 +44,7 @@ class ModelConfig:
         scale_input: noisy rays enter multiplied by sqrt(alpha_bar), so that pure noise enters as
             almost nothing.
         auxiliary: also predict a 3D point a patch and the up vector (used in training).
+        upright: width of the head that tells how crops are turned (`upright.py`); 0 for none.
         steps, beta_start, beta_end: linear noise schedule.
         sample_steps: network calls that sampling takes unless told otherwise; 0 means all that
             the read-out needs.
@@ -78,6 +79,7 @@ class ModelConfig:
     anchor_reference: bool = False
     scale_input: bool = False
     auxiliary: bool = False
+    upright: int = 0
     steps: int = 100
     beta_start: float = 1e-4
     beta_end: float = 0.2
@@ -109,6 +111,10 @@ class ModelConfig:
         if self.geometry == 'ndc' and (self.residual or self.anchor_reference or self.matching):
             raise ValueError(
                 "residual, anchor_reference and matching need geometry 'directions', got 'ndc'"
+            )
+        if self.upright < 0 or (self.upright and self.geometry == 'ndc'):
+            raise ValueError(
+                f"upright is {self.upright}, expected 0, or a width with geometry 'directions'"
             )
         if self.rematch and (not self.matching or self.attention != 'alternating'):
             raise ValueError("rematch needs matching and attention 'alternating'")

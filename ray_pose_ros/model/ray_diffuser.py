@@ -9,6 +9,7 @@ from .dinov2 import DinoFeatures, DinoV2
 from .efficientnet import EfficientNetLite0
 from .matching import MutualMatches, Rematch, mutual_matches
 from .schedule import NoiseSchedule
+from .upright import UprightHead
 
 PATCH = 14  # pixels; the only size that DINOv2 comes in
 
@@ -26,6 +27,10 @@ class RayDiffuser(nn.Module):
         self.noise_scheduler = NoiseSchedule(config.steps, config.beta_start, config.beta_end)
         self.feature_extractor = _backbone(config)
         self.ray_predictor = RayDenoiser(config, self.feature_extractor.channels)
+        self.upright = None
+        if config.upright:
+            channels = self.feature_extractor.channels
+            self.upright = UprightHead(channels, config.grid, config.upright)
 
     @property
     def max_views(self) -> int | None:
@@ -45,6 +50,8 @@ class RayDiffuser(nn.Module):
         """
         self.feature_extractor.to(precision)
         self.ray_predictor.to(precision)
+        if self.upright is not None:
+            self.upright.to(precision)
         return self
 
     def encode(self, images: Tensor) -> Tensor:
@@ -59,6 +66,16 @@ class RayDiffuser(nn.Module):
             )
         features = self.feature_extractor(images.flatten(0, 1).to(self.precision))
         return features.unflatten(0, images.shape[:2])
+
+    def turned(self, features: Tensor) -> Tensor | None:
+        """Log probabilities (M, 4) that crops are turned by 0 to 3 right angles.
+
+        `features` (M, C, h, w) from `encode`; turned as `torch.rot90` turns, from upright. None
+        for a network without this head.
+        """
+        if self.upright is None:
+            return None
+        return self.upright(features.to(self.precision)).float().log_softmax(dim=-1)
 
     def condition(
         self,

@@ -25,6 +25,7 @@ def make_estimator(settings: Settings):
         samples=settings.samples,
         seed=settings.seed,
         precision=settings.precision,
+        upright=settings.upright,
     )
     if settings.refine:
         from ray_pose_ros.matching import MatcherUnavailable

@@ -126,6 +126,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         maximum=1000,
     ),
     Parameter(
+        'upright',
+        True,
+        'Turn views upright before the model sees them where it can tell that they are turned by '
+        'right angles, as those of a camera mounted on its side; poses stay those of the camera '
+        'as it is. Official models do not tell.',
+    ),
+    Parameter(
         'seed',
         0,
         'Seed of the sampler: the same images give the same poses.',

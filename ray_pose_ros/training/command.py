@@ -61,6 +61,20 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     fit.add_argument('--device', default='cpu')
     fit.add_argument('--threads', type=int, default=1, help='torch threads of each process')
 
+    turn = actions.add_parser('upright', help='train the head that tells which way is up')
+    turn.add_argument('checkpoint', type=Path, help='whose features it reads; the rest is kept')
+    turn.add_argument('--into', type=Path, required=True, help='folder of the checkpoint to write')
+    turn.add_argument(
+        '--photographs', type=Path, nargs='*', default=[], help='folders of upright photographs'
+    )
+    turn.add_argument('--data', type=Path, nargs='*', default=[], help='folders of rendered views')
+    turn.add_argument(
+        '--check', type=Path, nargs='*', default=[], help='upright photographs to measure with'
+    )
+    turn.add_argument('--crops', type=int, default=2, help='of each photograph')
+    turn.add_argument('--steps', type=int, default=3000)
+    turn.add_argument('--seed', type=int, default=0)
+
     mix = actions.add_parser('blend', help='average the weights of two models of one lineage')
     mix.add_argument('first', type=Path, help='checkpoint')
     mix.add_argument('second', type=Path, help='checkpoint that was trained on from the first')
@@ -90,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.action == 'captures':
         return _captures(args)
+    if args.action == 'upright':
+        return _upright(args)
     if args.action == 'blend':
         blend(args.first, args.second, args.share, args.into)
         return 0
@@ -129,6 +145,31 @@ def _captures(args: argparse.Namespace) -> int:
         workers=args.workers,
         mirrored=args.mirrored,
     )
+    return 0
+
+
+def _upright(args: argparse.Namespace) -> int:
+    from ray_pose_ros.model.checkpoint import load_checkpoint, read_notes, save_checkpoint
+
+    from .upright import accuracy, fit_head, photograph_examples, rendered_examples
+
+    if not (args.photographs or args.data):
+        raise ValueError('no examples: expected --photographs, --data, or both')
+    for name in ('crops', 'steps'):
+        if getattr(args, name) < 1:
+            raise ValueError(f'{name} is {getattr(args, name)}, expected 1 or more')
+    model = load_checkpoint(args.checkpoint)
+    examples = []
+    if args.photographs:
+        examples.append(photograph_examples(model, args.photographs, args.crops, args.seed))
+    if args.data:
+        examples.append(rendered_examples(model, args.data))
+    fitted = fit_head(model, examples, args.steps, args.seed)
+    save_checkpoint(fitted, args.into, notes=read_notes(args.checkpoint))
+    for folder in args.check:
+        right, loss = accuracy(fitted, photograph_examples(fitted, [folder], 1))
+        print(f'{folder}: {right:.0%} of turned crops right, log loss {loss:.2f}')
+    print(f'weights in {args.into}')
     return 0
 
 
