@@ -15,6 +15,10 @@ import numpy as np
 # rest is for any turns. And that views which are turned alike are upright.
 _ALIKE, _TWO_WAYS = 0.85, 0.1
 _UPRIGHT = 0.9
+# How far what is told of one view is told of the others as well, since they show the same thing:
+# chosen so that of held-out rendered scenes, of odd shapes, a fiftieth is touched, and of captures
+# that are upright none.
+_CORRELATION = 0.5
 
 
 def choose_turns(told: np.ndarray) -> np.ndarray:
@@ -31,7 +35,8 @@ def choose_turns(told: np.ndarray) -> np.ndarray:
 
 def _log_likelihood(told: np.ndarray, among: tuple[int, ...]) -> float:
     """Of views each of which is turned in one of some ways."""
-    return float(np.logaddexp.reduce(told[:, list(among)] - np.log(len(among)), axis=1).sum())
+    of_each = np.logaddexp.reduce(told[:, list(among)] - np.log(len(among)), axis=1)
+    return float(of_each.sum() / (1 + (len(told) - 1) * _CORRELATION))
 
 
 def _manners() -> dict[tuple[int, ...], float]:

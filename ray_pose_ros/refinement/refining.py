@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ray_pose_ros.estimation.estimator import Estimator
@@ -19,7 +19,7 @@ from .refine import RefinedEstimate, keyframe, refine
 class RefinablePrepared(Prepared):
     """A prepared view and the photograph itself, whose matches with others are kept in it."""
 
-    keyframe: Keyframe
+    keyframe: Keyframe = field(kw_only=True)
 
 
 class RefiningEstimator:
