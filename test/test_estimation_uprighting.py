@@ -72,7 +72,6 @@ class TellingOracle(Oracle):
 
     def __init__(self, config, rays, turns):
         super().__init__(config, rays)
-        self.turns = list(turns)
         told_of = iter(told(turns, 1 - 1e-9))
         self.turned = lambda features: torch.from_numpy(next(told_of))[None]
         self.answer = torch.stack(

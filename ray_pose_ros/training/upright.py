@@ -64,7 +64,7 @@ def rendered_examples(model: RayDiffuser, folders: Sequence[Path]) -> Examples:
         shard = np.load(path)
         images = shard['images']
         up = np.einsum('svij,sj->svi', shard['rotation'], shard['up'])
-        for scene, view in np.argwhere(np.ones(images.shape[:2], dtype=bool)):
+        for scene, view in np.ndindex(images.shape[:2]):
             turn = turned_by(up[scene, view])
             if turn is not None:
                 upright = np.rot90(images[scene, view], -turn)
@@ -133,7 +133,7 @@ def with_head(model: RayDiffuser, head: UprightHead) -> RayDiffuser:
 def accuracy(model: RayDiffuser, examples: Examples) -> tuple[float, float]:
     """Share of turned crops that are told rightly, and their mean log loss in nats."""
     truth = torch.arange(TURNS)
-    told = torch.stack([model.upright(each.float()).log_softmax(-1) for each in examples.features])
+    told = torch.stack([model.turned(each) for each in examples.features])
     right = (told.argmax(-1) == truth).float().mean()
     return float(right), float(-told[:, truth, truth].mean())
 
