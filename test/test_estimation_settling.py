@@ -203,6 +203,20 @@ def test_sight_is_that_of_both_views():
     assert found.seen.max() > 0.95 and found.seen.min() < 0.05
 
 
+def test_cells_that_choose_each_other_say_how_surely():
+    order = torch.tensor([[0, 1]])
+    places = [torch.arange(SIDE**2)] * 2
+    sure = mutual_matches(planted(order, places), torch.tensor(20.0), order)
+    vague = mutual_matches(planted(order, places), torch.tensor(2.0), order)
+    assert sure.chosen.min() > 0.95
+    assert vague.chosen.max() < 0.1
+    first, second = planted(order, places).descriptors[0]
+    for scale, found in ((20.0, sure), (2.0, vague)):
+        logits = scale * first @ second.T
+        both = (logits.softmax(0) * logits.softmax(1)).diagonal()
+        assert found.chosen[cell_number(found.cell_i).argsort()] == pytest.approx(both, rel=1e-3)
+
+
 def test_a_match_between_cells_is_put_between_them():
     logits = torch.full((1, SIDE**2), -50.0)
     logits[0, [5 * SIDE + 6, 5 * SIDE + 7]] = torch.tensor([3.0, 3.0 - 1e-4])
@@ -227,15 +241,17 @@ def test_cells_become_rays_of_the_camera():
     )
     cells = torch.tensor([[0.5, 0.5], [7.0, 7.0], [13.5, 13.5]])
     pair = torch.zeros(3, dtype=torch.long)
-    found = MutualMatches(torch.tensor([[0, 1]]), pair, cells, cells, torch.full((3,), 0.7))
+    seen, chosen = torch.full((3,), 0.8), torch.tensor([0.5, 1e6, 0.05])
+    found = MutualMatches(torch.tensor([[0, 1]]), pair, cells, cells, seen, chosen)
     matches = ray_matches([view, view], found, SIDE)[0, 1]
     # the first cell lies in the padding above the image
     assert len(matches) == 2
-    assert matches.weight == pytest.approx([0.7, 0.7])
+    # seen by both, and as likely as not to be right where the cells hardly choose each other
+    assert matches.weight == pytest.approx([0.8, 0.4], abs=1e-6)
     middle = torch.tensor([[170.0, 50.0]], dtype=torch.float64)
     assert matches.a[0] == pytest.approx(camera.unproject(middle)[0].numpy())
     assert matches.centre_a == pytest.approx(matches.a[0])
     # a cell is 10 of 300 pixels wide
-    assert matches.sigma == pytest.approx(np.full(2, 0.35 * 10 / 300), rel=0.1)
+    assert matches.sigma == pytest.approx(np.full(2, 0.17 * 10 / 300), rel=0.1)
     far = np.array([1.0, 0, 0])
     assert np.abs(epipolar_errors(np.eye(3), far, matches.a, matches.b)).max() < 1e-12

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from estimation_fixtures import photos  # noqa: F401
 
 from ray_pose_ros.cli import main
 from ray_pose_ros.evaluation.calibrate import doubts_and_errors, fit_terms, negative_log_likelihood
@@ -24,10 +25,17 @@ def made_up_errors(terms, rows=6000, seed=0):
 @pytest.mark.parametrize('terms', [(2.0, -0.4, 0.5, 0.05), (0.7, 0.2, 1.5, 0.1)])
 def test_the_terms_that_made_the_errors_are_found(terms):
     table = made_up_errors(terms)
-    found = fit_terms(table)
+    found = fit_terms([table])
     np.testing.assert_allclose(found, terms, rtol=0.15, atol=0.05)
     better = negative_log_likelihood(found, table)
     assert better < negative_log_likelihood((1.0, 0.0, 1.0, 0.0087), table) - 0.01
+
+
+def test_each_table_has_the_same_say_however_long_it_is():
+    sure, unsure = made_up_errors((0.0, 0, 0, 0.1)), made_up_errors((0.0, 0, 0, 0.4), rows=300)
+    floor = fit_terms([sure, unsure])[3]
+    # the likeliest variance is the mean of both
+    assert floor == pytest.approx(((0.1**2 + 0.4**2) / 2) ** 0.5, rel=0.1)
 
 
 def test_errors_do_not_depend_on_the_world_or_its_scale():
@@ -62,6 +70,17 @@ def test_the_command_changes_the_configuration(tmp_path, capsys):
     assert after.config.centre_sigma != before.config.centre_sigma
     assert after.config.width == before.config.width
     assert 'negative log-likelihood' in capsys.readouterr().out
+
+
+def test_photographs_are_fitted_to_as_well(tmp_path, photos, capsys):  # noqa: F811
+    folder = tmp_path / 'model'
+    shutil.copytree(default_checkpoint(), folder)
+    (folder / 'SHA256SUMS').unlink(missing_ok=True)
+    sets = ['--scenes', '1', '--views', '2', '3', '--subsets', '2']
+    assert main(['calibrate', str(folder), str(photos), *sets]) == 0
+    told = capsys.readouterr().out
+    assert told.count('rendered: ') == told.count('photographs: ') == 4  # with and without matches
+    assert '6 views' in told  # 1 and 2 of each set, twice
 
 
 def test_senseless_terms_are_refused(tmp_path):

@@ -3,19 +3,28 @@
 import argparse
 from pathlib import Path
 
+MOST_VIEWS = 20  # of one sequence that are looked at
 FIRST_SEED = 100_000  # far from the scenes that `ray-pose evaluate --rendered` measures on
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     """Register the subcommand."""
     parser = subparsers.add_parser(
-        'calibrate', help="fit a checkpoint's told uncertainty to its errors on rendered objects"
+        'calibrate', help="fit a checkpoint's told uncertainty to the errors that it makes"
     )
     parser.add_argument('checkpoint', type=Path, help="in the project's own format; changed")
+    parser.add_argument(
+        'folders',
+        type=Path,
+        nargs='*',
+        metavar='FOLDERS',
+        help='photographs with known cameras to fit on as well, as for `ray-pose evaluate`; '
+        'together they count as much as the rendered objects',
+    )
     parser.add_argument('--scenes', type=int, default=40, help='rendered objects to fit on')
     parser.add_argument('--first-seed', type=int, default=FIRST_SEED)
     parser.add_argument('--views', type=int, nargs='+', default=[2, 3, 5, 8])
-    parser.add_argument('--subsets', type=int, default=4, help='of each size from each object')
+    parser.add_argument('--subsets', type=int, default=4, help='of each size from each sequence')
     parser.add_argument('--samples', type=int, default=0, help='default: what suits the model')
     parser.add_argument('--device', default='auto')
     return parser
@@ -44,38 +53,51 @@ def run(args: argparse.Namespace) -> int:
             use_matches=use_matches,
         )
         told = {}
-        for name, table in zip(names, measure(estimator, args), strict=True):
+        tables = measure(estimator, args)  # of rotations and of centres, by kind of sequence
+        for which, name in enumerate(names):
             before = getattr(estimator.model.config, name)
-            told[name] = fit_terms(table)
-            print(
-                f'{name}: {[round(x, 4) for x in told[name]]}, mean negative log-likelihood '
-                f'{negative_log_likelihood(before, table):.3f} -> '
-                f'{negative_log_likelihood(told[name], table):.3f} on {len(table)} views'
-            )
+            told[name] = fit_terms([of_kind[which] for of_kind in tables.values()])
+            print(f'{name}: {[round(x, 4) for x in told[name]]}')
+            for kind, of_kind in tables.items():
+                print(
+                    f'  {kind}: mean negative log-likelihood '
+                    f'{negative_log_likelihood(before, of_kind[which]):.3f} -> '
+                    f'{negative_log_likelihood(told[name], of_kind[which]):.3f}, '
+                    f'{len(of_kind[which])} views'
+                )
         change_settings(args.checkpoint, told)
     return 0
 
 
-def measure(estimator, args: argparse.Namespace) -> tuple:
-    """Tables of doubts and errors of rotations and of centres; see `doubts_and_errors`."""
+def measure(estimator, args: argparse.Namespace) -> dict[str, tuple]:
+    """Tables of doubts and errors of rotations and of centres, see `doubts_and_errors`.
+
+    By kind of sequence, 'rendered' and, where folders are given, 'photographs'.
+    """
     import numpy as np
     from tqdm import tqdm
 
-    from .sequences import render_scene
+    from .sources import RENDERED, Source, find_sources
 
-    rotations, centres = [], []
-    for seed in tqdm(range(args.first_seed, args.first_seed + args.scenes), unit='object'):
-        sequence = render_scene(seed)
-        prepared = [estimator.prepare(view) for view in sequence.views]
-        rng = np.random.default_rng(seed)
+    seeds = range(args.first_seed, args.first_seed + args.scenes)
+    sources = [Source('rendered', RENDERED, RENDERED, seed=seed) for seed in seeds]
+    sources += find_sources(args.folders)
+    tables: dict[str, tuple[list, list]] = {}
+    for number, source in enumerate(tqdm(sources, unit='sequence')):
+        sequence = source.load()
+        rng = np.random.default_rng(args.first_seed + number)
+        some = rng.permutation(len(sequence.views))[:MOST_VIEWS]
+        prepared = {int(i): estimator.prepare(sequence.views[i]) for i in some}
+        kind = RENDERED if source.kind == RENDERED else 'photographs'
+        of_kind = tables.setdefault(kind, ([], []))
         for views in args.views:
             for _ in range(args.subsets):
-                chosen = rng.permutation(len(prepared))[:views]
-                found = estimator.solve([prepared[i] for i in chosen])
-                rotation, centre = doubts_and_errors(found, sequence.R[chosen], sequence.t[chosen])
-                rotations.append(rotation)
-                centres.append(centre)
-    return np.concatenate(rotations), np.concatenate(centres)
+                chosen = rng.permutation(some)[:views]
+                found = estimator.solve([prepared[int(i)] for i in chosen])
+                rows = doubts_and_errors(found, sequence.R[chosen], sequence.t[chosen])
+                for table, new in zip(of_kind, rows, strict=True):
+                    table.append(new)
+    return {kind: tuple(map(np.concatenate, of_kind)) for kind, of_kind in tables.items()}
 
 
 def doubts_and_errors(estimate, R_true, t_true):
@@ -120,13 +142,14 @@ def negative_log_likelihood(terms, table) -> float:
     return float(np.mean(error**2 / (2 * variance) + 1.5 * np.log(2 * np.pi * variance)))
 
 
-def fit_terms(table) -> tuple[float, float, float, float]:
-    """The terms of `ModelConfig.rotation_sigma` that make the rows of `table` most likely."""
+def fit_terms(tables) -> tuple[float, float, float, float]:
+    """The terms of `ModelConfig.rotation_sigma` that make rows most likely, all tables alike."""
     import numpy as np
     from scipy.optimize import minimize
 
     def objective(x):
-        return negative_log_likelihood((np.exp(x[0]), x[1], np.exp(x[2]), np.exp(x[3])), table)
+        terms = np.exp(x[0]), x[1], np.exp(x[2]), np.exp(x[3])
+        return np.mean([negative_log_likelihood(terms, table) for table in tables])
 
     start = np.array([0.0, 0.0, 0.0, np.log(0.05)])
     bounds = [(-5, 3), (-1, 1), (-5, 3), (np.log(2e-3), 1)]

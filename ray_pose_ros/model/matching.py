@@ -115,7 +115,8 @@ class MutualMatches(NamedTuple):
 
     Pairs (E, 2) of view numbers i < j; `pair` (K,) which one a match is of; cells (K, 2) of views
     i and j, (x, y) in units of a cell, the first cell's centre at (0.5, 0.5); `seen` (K,) the
-    probability that both views see the point.
+    probability that both views see the point; `chosen` (K,) that of the two cells choosing each
+    other among all.
     """
 
     pairs: Tensor
@@ -123,6 +124,7 @@ class MutualMatches(NamedTuple):
     cell_i: Tensor
     cell_j: Tensor
     seen: Tensor
+    chosen: Tensor
 
 
 @torch.inference_mode()
@@ -161,12 +163,15 @@ def mutual_matches(found: Rematch, scale: Tensor, order: Tensor) -> MutualMatche
     b = best[pair, a]
     # a cell of a view that never was compared with the other as reference has a logit of 0
     told = (sight[0, pair, a] + sight[1, pair, b]) / times[pair, 0, 0]
+    forth, back = total.logsumexp(dim=-1), total.logsumexp(dim=-2)
+    chosen = 2 * total[pair, a, b] - forth[pair, a] - back[pair, b]
     return MutualMatches(
         torch.tensor(keys).reshape(-1, 2),
         pair,
         _cell_centre(total[pair, :, b], a),
         _cell_centre(total[pair, a], b),
         told.sigmoid(),
+        chosen.exp(),
     )
 
 
