@@ -24,10 +24,10 @@ from ray_pose_ros.estimation.estimator import Estimator
 from ray_pose_ros.estimation.preparation import crop_pixels, turned_clockwise
 from ray_pose_ros.estimation.uprighting import choose_turns
 from ray_pose_ros.estimation.views import View
+from ray_pose_ros.evaluation.sequences import render_scene
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.crops import Crop, patch_centres
 from ray_pose_ros.geometry.similarity import relative_rotation_errors
-from ray_pose_ros.training.dataset import _render_scene
 
 # Of an image that is turned by one right angle, counter-clockwise: its camera's axes.
 QUARTER = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
@@ -135,9 +135,9 @@ def test_points_of_a_turned_crop_are_found_in_the_photograph(turns, x0, y0, side
 
 @pytest.fixture(scope='module')
 def rendered():
-    """Six upright views of an object that training never saw, with matrices and rotations."""
-    scene = _render_scene(8, 'test', 6)
-    up = scene['rotation'] @ scene['up']
+    """Six upright views of an object that training never saw."""
+    scene = render_scene(8, 6)
+    up = scene.R @ scene.up
     assert (up[:, 1] < -0.5).all()  # upright in all views: a twelfth of the scenes is not
     return scene
 
@@ -149,8 +149,8 @@ def test_the_shipped_model_solves_turned_photographs_as_well(rendered, turns):
     def solve(turns):
         views, R = [], []
         for i, k in enumerate(turns):
-            K, image = rendered['matrix'][i].astype(float), rendered['images'][i]
-            rotation = rendered['rotation'][i].astype(float)
+            view, rotation = rendered.views[i], rendered.R[i]
+            K, image = view.camera.matrix.numpy(), view.image
             for _ in range(k):  # as np.rot90 turns the pixels
                 f, g, x, y = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
                 K = np.array([[g, 0, y], [0, f, image.shape[1] - x], [0, 0, 1]])

@@ -67,4 +67,4 @@ def test_a_head_without_examples_is_refused(tmp_path, capsys):
     assert main([*arguments, '--photographs', str(empty)]) != 0
     assert 'no images in this folder' in capsys.readouterr().err
     assert main([*arguments, '--data', str(empty)]) != 0
-    assert 'no upright views in' in capsys.readouterr().err
+    assert 'no scenes_*.npz in' in capsys.readouterr().err

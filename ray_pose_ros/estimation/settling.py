@@ -21,9 +21,9 @@ from ray_pose_ros.multiview.adjust import Problem, adjust, agreement, deviations
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.multiview.two_view import RayMatches
 
-# One standard deviation of a match, in cells. Twice as much, of eight views three pairs in a hundred
-# fewer are right on photographs that were never trained on, and six on rendered objects; 0.1 to 0.2
-# are as good.
+# One standard deviation of a match, in cells. With twice as much, three of a hundred pairs of
+# eight views less are right on photographs that were never trained on, and six on rendered ones;
+# anything from 0.1 to 0.2 is as good.
 _SIGMA = 0.17
 # Half of the matches are right whose cells choose each other with this probability; of others, the
 # odds are in proportion. On photographs and on rendered objects alike.

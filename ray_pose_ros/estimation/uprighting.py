@@ -15,9 +15,9 @@ import numpy as np
 # rest is for any turns. And that views which are turned alike are upright.
 _ALIKE, _TWO_WAYS = 0.85, 0.1
 _UPRIGHT = 0.9
-# Chance that the thing itself is told wrongly, in all views alike: a shape that looks as if it lay on
-# its side. And how far else what is told of one view is told of the others as well. Chosen so that of
-# rendered scenes, of odd shapes, one in twenty is touched, and of captures that are upright none.
+# Chance that the thing itself is told wrongly, in all views alike: a shape that looks as if it lay
+# on its side. And how far else what is told of one view is told of the others as well. Chosen so
+# that of rendered scenes, of odd shapes, one in twenty is touched, and of upright captures none.
 _ODD, _CORRELATION = 0.07, 0.15
 
 

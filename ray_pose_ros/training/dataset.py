@@ -193,7 +193,7 @@ class SceneSet:
 
         Without a backbone the images are kept instead, for a backbone that is trained too.
         """
-        shards = [path for folder in folders for path in _shards(Path(folder))]
+        shards = [path for folder in folders for path in find_shards(Path(folder))]
         features = images = None
         arrays = [np.load(path) for path in shards]
         if backbone is None:
@@ -219,7 +219,8 @@ class SceneSet:
         return SceneSet(columns, *stores)
 
 
-def _shards(folder: Path) -> list[Path]:
+def find_shards(folder: Path) -> list[Path]:
+    """The shards of a data set's folder, in order. FileNotFoundError where there are none."""
     shards = sorted(folder.glob('scenes_*[0-9].npz'))
     if not shards:
         raise FileNotFoundError(f'no scenes_*.npz in {folder}; render some first')
@@ -270,7 +271,7 @@ def feature_statistics(
     folder: Path, taps: Callable[[torch.Tensor], torch.Tensor], limit: int = 640
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation a channel of raw backbone features, over `limit` views."""
-    images = np.load(sorted(folder.glob('scenes_*[0-9].npz'))[0])['images']
+    images = np.load(find_shards(folder)[0])['images']
     images = torch.from_numpy(images).flatten(0, 1)[:limit]
     with torch.inference_mode():
         found = torch.cat([taps(x.permute(0, 3, 1, 2) / 255) for x in images.split(32)])

@@ -20,6 +20,7 @@ from ray_pose_ros.model.config import ModelConfig
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
 from ray_pose_ros.model.upright import TURNS, UprightHead
 from ray_pose_ros.synthetic.augment import augment
+from ray_pose_ros.training.dataset import find_shards
 
 WIDTH = 48
 _FEW = 20  # a group of fewer examples is not drawn as often as the others
@@ -58,7 +59,7 @@ def photograph_examples(
 
 def rendered_examples(model: RayDiffuser, folders: Sequence[Path]) -> Examples:
     """The views of data-set folders (see `dataset`), each turned upright first."""
-    shards = [path for folder in folders for path in sorted(folder.glob('scenes_*[0-9].npz'))]
+    shards = [path for folder in folders for path in find_shards(folder)]
     features = []
     for path in tqdm(shards, desc='rendered', unit='shard'):
         shard = np.load(path)
