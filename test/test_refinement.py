@@ -14,7 +14,7 @@ from ray_pose_ros.multiview.adjust import Problem, _linearise, adjust
 from ray_pose_ros.multiview.two_view import (
     epipolar_errors,
     epipolar_jacobian,
-    refine_pose,
+    refine_poses,
     support,
 )
 from ray_pose_ros.refinement.essential import essential_poses
@@ -280,16 +280,31 @@ def test_epipolar_errors_are_angles_and_their_jacobian_is_right():
         assert (moved - e) / step == pytest.approx(shift[:, k], abs=1e-4)
 
 
-def test_refine_pose_tells_what_matches_leave_open():
+def test_refined_poses_tell_what_matches_leave_open():
     rng = np.random.default_rng(11)
     R, t = ring(2, 40)
     relative = R[1] @ R[0].T
     move = unit(t[1] - relative @ t[0])
-    start = rotation_from_vector(np.radians([1.0, -1.0, 1.0])) @ relative
-    few = refine_pose(start, move, see(R, t, 0, 1, cloud(rng, 12, 0.05), rng), 2.5)
-    many = refine_pose(start, move, see(R, t, 0, 1, cloud(rng, 60, 0.2), rng), 2.5)
-    assert np.degrees(angle_between(many[0], relative)) < 1
-    assert np.trace(few[2]) > 5 * np.trace(many[2])
+    start = rotation_from_vector(np.radians([[1.0, -1, 1], [-1, 0, 1]])) @ relative
+    few = see(R, t, 0, 1, cloud(rng, 12, 0.05), rng)
+    many = see(R, t, 0, 1, cloud(rng, 60, 0.2), rng)
+    few, many = (refine_poses(start, np.stack([move, move]), m, 2.5) for m in (few, many))
+    assert np.degrees(angle_between(many[0], relative)).max() < 1
+    assert (np.trace(few[2][0]) > 5 * np.trace(many[2], axis1=1, axis2=2)).all()
+
+
+def test_poses_are_refined_each_for_itself():
+    rng = np.random.default_rng(13)
+    R, t = ring(2, 50)
+    matches = see(R, t, 0, 1, cloud(rng, 40, 0.2), rng)
+    starts = rotation_from_vector(rng.normal(0, 0.4, (5, 3))) @ (R[1] @ R[0].T)
+    moves = rng.normal(size=(5, 3))
+    moves /= np.linalg.norm(moves, axis=1, keepdims=True)
+    together = refine_poses(starts, moves, matches, 2.5)
+    for k in range(5):
+        alone = refine_poses(starts[k : k + 1], moves[k : k + 1], matches, 2.5)
+        for one, all_ in zip(alone, together, strict=True):
+            np.testing.assert_allclose(one[0], all_[k], rtol=1e-6, atol=1e-9)
 
 
 def test_adjust_ends_where_the_cost_is_least():

@@ -58,23 +58,26 @@ class Prior:
         return np.log(DOUBT + (1 - DOUBT) * density)
 
 
-def gauss(angle: np.ndarray, rms: float) -> np.ndarray:
-    """Density over the uniform one on SO(3) of a rotation at `angle`, isotropic, rms rad.
+def gauss(angle: np.ndarray, rms: float | np.ndarray) -> np.ndarray:
+    """Density (...) of rotations at `angle` (...) over the uniform one on SO(3); rms rad.
 
     A Gaussian of rotation vectors; at most the uniform density where it is wider than the group.
     """
-    sigma = rms / 3**0.5
+    sigma = np.asarray(rms, dtype=np.float64) / 3**0.5
     peak = _WHOLE / (2 * np.pi) ** 1.5 / sigma**3
-    if peak <= 1:  # beyond about 100 degrees rms the Gaussian is no density on SO(3) any more
-        return np.ones_like(np.asarray(angle, dtype=np.float64))
-    return peak * np.exp(-0.5 * (np.asarray(angle) / sigma) ** 2)
+    density = peak * np.exp(-0.5 * (np.asarray(angle, dtype=np.float64) / sigma) ** 2)
+    # beyond about 100 degrees rms the Gaussian is no density on SO(3) any more
+    return np.where(peak > 1, density, 1.0)
 
 
 def alignment(R: np.ndarray, mode: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Q (3, 3) with mode_i Q ~ R_i for rotations (N, 3, 3), robustly; sigma (N,) rad."""
-    weight = 1 / sigma**2
+    """Q (..., 3, 3) with mode_i Q ~ R_i, robustly, for R (N, 3, 3) and mode (..., N, 3, 3).
+
+    sigma (N,) rad.
+    """
+    weight, back = 1 / sigma**2, np.swapaxes(mode, -1, -2)
     for _ in range(4):
-        Q = nearest_rotation(np.einsum('n,nji,njk->ik', weight, mode, R))
-        off = angle_between(R, mode @ Q) / sigma
+        Q = nearest_rotation((weight[..., None, None] * (back @ R)).sum(-3))
+        off = angle_between(R, mode @ Q[..., None, :, :]) / sigma
         weight = 1 / sigma**2 / (1 + off**2 / 4)
     return Q

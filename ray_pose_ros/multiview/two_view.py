@@ -111,7 +111,7 @@ def object_misfit(
     return np.minimum(0.5 * (miss**2 + apart**2), 8.0)
 
 
-def refine_pose(
+def refine_poses(
     R: np.ndarray,
     t: np.ndarray,
     matches: RayMatches,
@@ -119,35 +119,37 @@ def refine_pose(
     rounds: int = 8,
     centre_angle: float = 0.1,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Local optimum of the support from R (3, 3), t (3,): reweighted Gauss-Newton, five unknowns.
+    """Local optima of the support from R (P, 3, 3), t (P, 3).
 
-    The object's pseudo match takes part with `centre_angle` rad, which settles what few matches
-    leave open (a plane, a pure rotation). Returns R, t and the covariance (3, 3), rad^2, of the
-    turn of R from the left; matches beyond MOST_MATCHES add nothing to its certainty.
+    Reweighted Gauss-Newton, five unknowns a pose. The object's pseudo match takes part with
+    `centre_angle` rad, which settles what few matches leave open (a plane, a pure rotation).
+    Returns R, t and the covariances (P, 3, 3), rad^2, of the turns of R from the left; matches
+    beyond MOST_MATCHES add nothing to their certainty.
     """
     a = np.vstack([matches.a, matches.centre_a])
     b = np.vstack([matches.b, matches.centre_b])
+    precision = 1 / matches.sigma**2
     for step in range(rounds):
         limit = threshold * matches.sigma * max(1.0, 3.0 * 0.6**step)
-        e, turn, move = epipolar_jacobian(R, t, a, b)
+        e, turn, move = epipolar_jacobian(R, t, a, b)  # (P, K + 1), (P, K + 1, 3) twice
         first, second = depths(R, t, a, b)
-        u = np.where((first > 0) & (second > 0), e, np.inf)
-        weight = np.append(
-            np.maximum(1 - (u[:-1] / limit) ** 2, 0) / matches.sigma**2,
-            1 / (centre_angle**2 + e[-1] ** 2),
-        )
-        count = (weight[:-1] > 0).sum()
-        weight[:-1] *= min(1.0, MOST_MATCHES / max(count, 1))
-        basis = tangent_basis(t)  # (3, 2)
-        J = np.hstack([turn, move @ basis])
-        H = (J * weight[:, None]).T @ J
-        H[np.diag_indices(5)] += 1.0  # a radian of uncertainty: nothing is known worse
-        x = -np.linalg.solve(H, J.T @ (weight * e))
-        x *= min(1.0, 0.3 / max(np.abs(x).max(), 1e-12))
-        R = rotation_from_vector(x[:3]) @ R
-        t = t + basis @ x[3:]
-        t = t / np.linalg.norm(t)
-    return R, t, np.linalg.inv(H)[:3, :3]
+        u = np.where((first > 0) & (second > 0), e, np.inf)[:, :-1]
+        weight = np.empty_like(e)
+        weight[:, :-1] = np.maximum(1 - (u / limit) ** 2, 0) * precision
+        weight[:, -1] = 1 / (centre_angle**2 + e[:, -1] ** 2)
+        count = (weight[:, :-1] > 0).sum(-1, keepdims=True)
+        weight[:, :-1] *= np.minimum(1.0, MOST_MATCHES / np.maximum(count, 1))
+        basis = tangent_basis(t)  # (P, 3, 2)
+        J = np.concatenate([turn, move @ basis], axis=-1)
+        weighted = np.swapaxes(J * weight[..., None], -1, -2)  # (P, 5, K + 1)
+        # a radian of uncertainty: nothing is known worse
+        H = weighted @ J + np.eye(5)
+        x = -np.linalg.solve(H, weighted @ e[..., None])[..., 0]
+        x *= np.minimum(1.0, 0.3 / np.maximum(np.abs(x).max(-1, keepdims=True), 1e-12))
+        R = rotation_from_vector(x[:, :3]) @ R
+        t = t + (basis @ x[:, 3:, None])[..., 0]
+        t = t / np.linalg.norm(t, axis=-1, keepdims=True)
+    return R, t, np.linalg.inv(H)[:, :3, :3]
 
 
 def epipolar_jacobian(

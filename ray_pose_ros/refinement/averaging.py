@@ -39,18 +39,18 @@ class Agreement:
 def agree(pairs: Pairs, prior: Prior) -> Agreement:
     """The best rotations that hypotheses of pairs (i, j), i < j, and the prior admit."""
     useful = {key: [h for h in hs if value(h) > 0] for key, hs in pairs.items()}
-    useful = {key: hs for key, hs in useful.items() if hs}
+    links = _Links({key: hs for key, hs in useful.items() if hs})
     modes = np.concatenate([prior.R[None], prior.samples])
     found = []
     for mode in modes:
-        for start in (mode, _grow(mode, useful)):
-            R = _descend(start, mode, useful, prior)
-            found.append((worth(R, useful, prior), R))
-            if not useful:
+        for start in (mode, _grow(mode, links)):
+            R = _descend(start, mode, links, prior)
+            found.append((worth(R, links, prior), R))
+            if not links.pairs:
                 break
     best, R = max(found, key=lambda x: x[0])
     R = R @ R[0].T
-    return Agreement(R, _chosen(R, useful), best - worth(prior.R, {}, prior))
+    return Agreement(R, _chosen(R, links), best - prior_worth(prior.R, prior))
 
 
 def value(h: Hypothesis) -> float:
@@ -63,47 +63,72 @@ def edge_sigma(h: Hypothesis) -> float:
     return float(np.hypot(_EDGE, 1.5 * h.sigma))
 
 
-def worth(R: np.ndarray, pairs: Pairs, prior: Prior) -> float:
+class _Links:
+    """Hypotheses of E pairs in arrays: H of them, of each pair in a row.
+
+    Attributes:
+        pairs: as given. i, j: (E,) the pairs' views. of: (H,) which pair a hypothesis is of.
+        R, value, sigma: (H, 3, 3), (H,), (H,) of the hypotheses.
+    """
+
+    def __init__(self, pairs: Pairs):
+        self.pairs = pairs
+        every = [h for hs in pairs.values() for h in hs]
+        self.i, self.j = np.array(list(pairs), dtype=int).reshape(-1, 2).T
+        counts = np.array([len(hs) for hs in pairs.values()], dtype=int)
+        self.of = np.repeat(np.arange(len(counts)), counts)
+        self._first = np.cumsum(counts) - counts
+        self.R = np.array([h.R for h in every]).reshape(-1, 3, 3)
+        self.value = np.array([value(h) for h in every])
+        self.sigma = np.array([edge_sigma(h) for h in every])
+
+    def relative(self, R: np.ndarray) -> np.ndarray:
+        """(E, 3, 3), from the first to the second view of each pair."""
+        return R[self.j] @ np.swapaxes(R[self.i], -1, -2)
+
+    def fits(self, relative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Angles (H,) by which hypotheses are off, rad, and what they are worth there, nats."""
+        angle = angle_between(self.R, relative[self.of])
+        off = np.minimum(angle / (self.sigma / 3**0.5), 50.0)
+        return angle, self.value - 0.5 * off**2
+
+    def best(self, fits: np.ndarray) -> np.ndarray:
+        """Indices (E,) of each pair's hypothesis with the largest of `fits` (H,)."""
+        if not len(fits):
+            return np.zeros(0, dtype=int)
+        largest = np.maximum.reduceat(fits, self._first)
+        candidates = np.flatnonzero(fits == largest[self.of])
+        return candidates[np.unique(self.of[candidates], return_index=True)[1]]
+
+
+def worth(R: np.ndarray, links: _Links, prior: Prior) -> float:
     """Log belief in rotations R (N, 3, 3), nats up to a constant."""
-    total = 0.0
-    for (i, j), hs in pairs.items():
-        relative = R[j] @ R[i].T
-        total += max(0.0, max(_fit(h, relative) for h in hs))
-    return total + prior_worth(R, prior)
+    _, fits = links.fits(links.relative(R))
+    return float(np.maximum(fits[links.best(fits)], 0.0).sum()) + prior_worth(R, prior)
 
 
 def prior_worth(R: np.ndarray, prior: Prior) -> float:
     """Log density of rotations R under the prior, the world turned to suit it best."""
     sigma = np.maximum(prior.rotation_sigma, 1e-3)
-    best = -np.inf
-    for mode in np.concatenate([prior.R[None], prior.samples]):
-        turn = alignment(R, mode, sigma)
-        density = np.array(
-            [gauss(a, s) for a, s in zip(angle_between(R, mode @ turn), sigma, strict=True)]
-        )
-        best = max(best, float(np.log(DOUBT + (1 - DOUBT) * density).sum()))
-    return best
+    modes = np.concatenate([prior.R[None], prior.samples])
+    turned = modes @ alignment(R, modes, sigma)[:, None]
+    density = gauss(angle_between(R, turned), sigma)  # (S, N)
+    return float(np.log(DOUBT + (1 - DOUBT) * density).sum(-1).max())
 
 
-def _fit(h: Hypothesis, relative: np.ndarray) -> float:
-    off = angle_between(h.R, relative) / (edge_sigma(h) / 3**0.5)
-    return value(h) - 0.5 * min(off, 50.0) ** 2
+def _chosen(R: np.ndarray, links: _Links) -> dict[tuple[int, int], Hypothesis]:
+    angle, fits = links.fits(links.relative(R))
+    near = angle < _CUT * links.sigma
+    every = [h for hs in links.pairs.values() for h in hs]
+    best = links.best(np.where(near, fits, -np.inf))
+    return {key: every[k] for key, k in zip(links.pairs, best, strict=True) if near[k]}
 
 
-def _chosen(R: np.ndarray, pairs: Pairs) -> dict[tuple[int, int], Hypothesis]:
-    chosen = {}
-    for (i, j), hs in pairs.items():
-        relative = R[j] @ R[i].T
-        near = [h for h in hs if angle_between(h.R, relative) < _CUT * edge_sigma(h)]
-        if near:
-            chosen[i, j] = max(near, key=lambda h: _fit(h, relative))
-    return chosen
-
-
-def _grow(mode: np.ndarray, pairs: Pairs) -> np.ndarray:
+def _grow(mode: np.ndarray, links: _Links) -> np.ndarray:
     """Rotations that follow the most believed pairs; what they do not join stays as in `mode`."""
     R = mode.copy()
     part = np.arange(len(R))
+    pairs = links.pairs
     edges = sorted(((h.belief, key, n) for key, hs in pairs.items() for n, h in enumerate(hs)))
     for _, (i, j), n in reversed(edges):
         if part[i] == part[j]:
@@ -120,34 +145,34 @@ def _grow(mode: np.ndarray, pairs: Pairs) -> np.ndarray:
     return R
 
 
-def _descend(R: np.ndarray, mode: np.ndarray, pairs: Pairs, prior: Prior) -> np.ndarray:
+def _descend(R: np.ndarray, mode: np.ndarray, links: _Links, prior: Prior) -> np.ndarray:
     """Reweighted least squares on the rotations, from R on; pairs choose their hypothesis anew."""
-    n = len(R)
+    n, own = len(R), np.arange(len(R))
     sigma = np.maximum(prior.rotation_sigma, 1e-3) / 3**0.5
-    R = R.copy()
+    i, j, eye = links.i, links.j, np.eye(3)
     for step in range(12):
         widen = max(1.0, 4.0 * 0.7**step)
-        A, b = np.zeros((3 * n, 3 * n)), np.zeros(3 * n)
+        A, b = np.zeros((n, n, 3, 3)), np.zeros((n, 3))
         target = mode @ alignment(R, mode, sigma)
-        for i in range(n):
-            e = vector_from_rotation(target[i] @ R[i].T)
-            # tails of the prior are heavy: far from it, it hardly pulls
-            w = 1 / sigma[i] ** 2 / (1 + (e @ e) / (3 * sigma[i]) ** 2)
-            A[3 * i : 3 * i + 3, 3 * i : 3 * i + 3] += w * np.eye(3)
-            b[3 * i : 3 * i + 3] += w * e
-        for (i, j), hs in pairs.items():
-            relative = R[j] @ R[i].T
-            h = max(hs, key=lambda x: _fit(x, relative))
-            s = edge_sigma(h) / 3**0.5
-            e = vector_from_rotation(h.R @ relative.T)
-            # e + h.R w_i - w_j = 0; Geman-McClure with a scale that the belief sets
-            scale = widen * s * (1 + 2 * max(value(h), 0.0)) ** 0.5
-            w = 1 / s**2 / (1 + (e @ e) / scale**2) ** 2
-            J = np.zeros((3, 3 * n))
-            J[:, 3 * i : 3 * i + 3], J[:, 3 * j : 3 * j + 3] = -h.R, np.eye(3)
-            A += w * J.T @ J
-            b += w * J.T @ e
-        x = np.linalg.solve(A + 1e-9 * np.trace(A) * np.eye(3 * n), b).reshape(n, 3)
+        e = vector_from_rotation(target @ np.swapaxes(R, -1, -2))
+        # tails of the prior are heavy: far from it, it hardly pulls
+        w = 1 / sigma**2 / (1 + (e * e).sum(-1) / (3 * sigma) ** 2)
+        A[own, own] += w[:, None, None] * eye
+        b += w[:, None] * e
+        relative = links.relative(R)
+        best = links.best(links.fits(relative)[1])
+        Q, s = links.R[best], links.sigma[best] / 3**0.5
+        e = vector_from_rotation(Q @ np.swapaxes(relative, -1, -2))
+        # e + Q w_i - w_j = 0; Geman-McClure with a scale that the belief sets
+        scale = widen * s * (1 + 2 * np.maximum(links.value[best], 0.0)) ** 0.5
+        w = 1 / s**2 / (1 + (e * e).sum(-1) / scale**2) ** 2
+        weight, back = w[:, None, None], np.swapaxes(Q, -1, -2)
+        for one, other, block in ((i, i, eye), (j, j, eye), (i, j, -back), (j, i, -Q)):
+            np.add.at(A, (one, other), weight * block)
+        np.add.at(b, i, -w[:, None] * (back @ e[..., None])[..., 0])
+        np.add.at(b, j, w[:, None] * e)
+        A = A.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n)
+        x = np.linalg.solve(A + 1e-9 * np.trace(A) * np.eye(3 * n), b.reshape(-1)).reshape(n, 3)
         R = rotation_from_vector(x) @ R
         if np.abs(x).max() < 1e-5:
             break

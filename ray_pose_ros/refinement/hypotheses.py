@@ -20,7 +20,7 @@ from ray_pose_ros.multiview.two_view import (
     depths,
     epipolar_errors,
     object_misfit,
-    refine_pose,
+    refine_poses,
     support,
 )
 
@@ -40,7 +40,9 @@ CONFIRMED = 4.0  # unless with what the prior says of it they are above this
 _SAME = np.radians(6.0)
 _MODES = 4  # at most so many different modes of the prior start a search
 
-Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # R, t and covariance, of `refine_pose`
+Found = tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]  # R, t and covariance, of a pose of `refine_poses`
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def search(matches: RayMatches) -> list[Found]:
         if len(rest) >= 12:
             starts += essential_poses(rest, THRESHOLD)
     starts += planar_poses(matches, THRESHOLD)
-    return [refine_pose(R, t, matches, THRESHOLD) for R, t in starts]
+    return _refined(starts, matches)
 
 
 def hypotheses(
@@ -104,7 +106,7 @@ def hypotheses(
                 starts += essential_poses(matches.take(possible), THRESHOLD)
     if len(matches) >= 3:
         starts += [(R, looking_translation(R, matches)) for R in modes]
-    poses = poses + [refine_pose(R, t, matches, THRESHOLD) for R, t in starts]
+    poses = poses + _refined(starts, matches)
     found = [judge(*pose, matches, prior, i, j) for pose in poses]
     found = sorted(_rivals(found, len(matches)), key=lambda h: -h.belief)
     kept: list[Hypothesis] = []
@@ -137,6 +139,13 @@ def judge(
     belief = evidence + told - misfit
     sigma = float(np.sqrt(np.trace(covariance)))
     return Hypothesis(R, t, sigma, float(score), inliers, evidence, misfit, belief)
+
+
+def _refined(starts: list[tuple[np.ndarray, np.ndarray]], matches: RayMatches) -> list[Found]:
+    if not starts:
+        return []
+    R, t = (np.stack(x) for x in zip(*starts, strict=True))
+    return list(zip(*refine_poses(R, t, matches, THRESHOLD), strict=True))
 
 
 def near(R: np.ndarray, t: np.ndarray, matches: RayMatches) -> np.ndarray:

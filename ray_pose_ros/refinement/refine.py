@@ -31,6 +31,9 @@ from .rolls import Rolls, vote
 from .trust import trusted
 
 FEATURES = 768  # of a learned matcher, an image: more cost more than they bring
+# Of SIFT beside a learned matcher: the longer side in pixels, and features. Twice as many of
+# larger images tell no better poses and take twice the time.
+_SIFT = 1024, 2048
 # rad: a prior surer than this tells how images are rolled, or which way to try first
 _CERTAIN, _HINT = np.radians(25.0), np.radians(60.0)
 _FEWEST = 8  # matches of a pair worth looking at
@@ -61,15 +64,15 @@ def default_matchers(name: str | None = None, device: str = 'cpu') -> list[Match
     device: of torch, for the learned one.
     Raises ValueError and MatcherUnavailable as create_matcher.
     """
-    sift = create_matcher('sift')
     if name == 'sift':
-        return [sift]
+        return [create_matcher('sift')]
     try:
-        return [sift, create_matcher(name or 'lighterglue', None, FEATURES, device)]
+        learned = create_matcher(name or 'lighterglue', None, FEATURES, device)
     except MatcherUnavailable:
         if name:
             raise
-        return [sift]
+        return [create_matcher('sift')]
+    return [create_matcher('sift', *_SIFT), learned]
 
 
 def keyframe(view: View) -> Keyframe:
