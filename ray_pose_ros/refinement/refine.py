@@ -115,7 +115,7 @@ def refine(
     for i, ray in enumerate(centres):
         if not np.isfinite(ray).all():
             centres[i] = estimate.t[i] / np.linalg.norm(estimate.t[i])
-    found = {}
+    found, poses = {}, {}
     order = _near_first(estimate.R)
 
     def late() -> bool:
@@ -127,7 +127,9 @@ def refine(
             return None
         cameras = estimate.cameras[i], estimate.cameras[j]
         pair = (centres[i], centres[j])
-        return correspond(keyframes[i], keyframes[j], cameras, pair, matchers, turns)
+        matches, shown = correspond(keyframes[i], keyframes[j], cameras, pair, matchers, turns)
+        # looked for here, while other pairs are matched outside of Python's lock
+        return matches, shown, search(matches) if len(matches) >= _FEWEST else []
 
     rolls = Rolls(count)
     with Crew() as crew:
@@ -138,16 +140,16 @@ def refine(
             wave = _wave(order[done:], lambda i, j: _turns(rolls, prior, i, j))
             for ((i, j), _), answer in zip(wave, crew.map(match, wave), strict=True):
                 if answer is not None:
-                    matches, shown = answer
+                    matches, shown, alone = answer
                     if shown is not None:
                         rolls.learn(i, j, shown)
                     if len(matches) >= _FEWEST:
-                        found[i, j] = matches
+                        found[i, j], poses[i, j] = matches, alone
                 done += 1
                 if progress:
                     progress(done, len(order))
     middle = time.perf_counter()
-    solved = solve(prior, found, np.array(estimate.t))
+    solved = solve(prior, found, np.array(estimate.t), poses)
     timings = {
         **estimate.timings,
         'match': middle - begin,
@@ -169,13 +171,15 @@ def refine(
     )
 
 
-def solve(prior: Prior, found: dict, looking: np.ndarray) -> Certainty:
+def solve(prior: Prior, found: dict, looking: np.ndarray, poses: dict | None = None) -> Certainty:
     """Cameras from ray matches of pairs (i, j), i < j, in the published world.
 
-    looking (N, 3): the object in the frame of each camera, as far as the prior knows.
+    looking (N, 3): the object in the frame of each camera, as far as the prior knows. poses: what
+    `search` has found in each pair's matches; None to have it do so.
     """
     told = prior
-    poses = {pair: search(m) for pair, m in found.items()}
+    if poses is None:
+        poses = {pair: search(m) for pair, m in found.items()}
     prior, looking = trusted(prior, found, looking, poses)
     pairs = {(i, j): hypotheses(m, prior, i, j, poses[i, j]) for (i, j), m in found.items()}
     agreed = agree(pairs, prior)
