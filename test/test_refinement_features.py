@@ -1,5 +1,6 @@
 """Keyframes, how images are turned before matching, and `refine` from photographs on."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from ray_pose_ros.geometry.so3 import angle_between, rotation_from_vector
 from ray_pose_ros.matching import Features, Matches
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.refinement.correspond import correspond
+from ray_pose_ros.refinement.hypotheses import search
 from ray_pose_ros.refinement.keyframe import Keyframe, turn_between, unturned
 from ray_pose_ros.refinement.refine import _turns, default_matchers, keyframe, refine
 from ray_pose_ros.refinement.rolls import Rolls
@@ -118,6 +120,29 @@ def test_a_turntables_background_is_not_matched_with_masks():
     unsure = estimate_of(start.R[1], sigma_deg=500.0)
     fooled = refine(unsure, keyframes(*views), matchers)
     assert np.degrees(angle_between(fooled.R[1], np.eye(3))) < 10
+
+
+def test_what_matches_mean_is_found_once_for_the_same_matches(monkeypatch):
+    calls = []
+
+    def counting(matches):
+        calls.append(len(matches))
+        return search(matches)
+
+    monkeypatch.setattr('ray_pose_ros.refinement.refine.search', counting)
+    turn = rotation_from_vector(np.radians([4.0, 9.0, -2.0]))
+    image = texture(0)
+    frames = keyframes(image, warped(image, turn))
+    start = estimate_of(rotation_from_vector(np.radians([0.0, 0.0, 8.0])))
+    first = refine(start, frames, default_matchers('sift'))
+    seconds = frames[0].matching_seconds(frames)
+    again = refine(start, frames, default_matchers('sift'))
+    assert len(calls) == 1 and np.array_equal(first.R, again.R)
+    assert frames[0].matching_seconds(frames) == seconds > 0
+    # another lens, other rays
+    wide = CameraModel.from_fov(WIDTH, HEIGHT, math.radians(80))
+    refine(dataclasses.replace(start, cameras=(wide, wide)), frames, default_matchers('sift'))
+    assert len(calls) == 2
 
 
 def test_images_without_texture_leave_the_estimate_as_it_was():

@@ -38,6 +38,11 @@ class RayMatches:
     def __len__(self) -> int:
         return len(self.a)
 
+    def same_as(self, other: RayMatches) -> bool:
+        """Whether all values are equal."""
+        mine, its = vars(self), vars(other)
+        return all(np.array_equal(mine[name], its[name]) for name in mine)
+
     def take(self, which: np.ndarray) -> RayMatches:
         """The chosen matches: indices or a mask (K,) bool."""
         weight = None if self.weight is None else self.weight[which]

@@ -11,11 +11,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
 from ray_pose_ros.matching import Features, Matcher, Matches
 from ray_pose_ros.matching.nearest import mutual_nearest
+from ray_pose_ros.multiview.two_view import RayMatches
 
 # Pixels, one standard deviation of the epipolar error of a good match, at the matcher's own size.
 PIXEL_SIGMA = {'sift': 0.5, 'xfeat': 1.1, 'lighterglue': 1.1, 'disk': 0.8, 'aliked': 0.7}
@@ -83,8 +85,22 @@ class Keyframe:
             kept[name, turn] = found, time.perf_counter() - begin
         return kept[name, turn][0]
 
+    def meaning(
+        self, other: Keyframe, matches: RayMatches, find: Callable[[RayMatches], Any]
+    ) -> Any:
+        """What `find` makes of matches with another keyframe, kept until they are others."""
+        with self._lock:
+            kept = self._matches.setdefault(other, {})
+        last = kept.get(('meaning', 0))
+        if last is None or not last[0][0].same_as(matches):
+            begin = time.perf_counter()
+            found = find(matches)
+            last = (matches, found), time.perf_counter() - begin
+            kept['meaning', 0] = last
+        return last[0][1]
+
     def matching_seconds(self, others: Iterable[Keyframe]) -> float:
-        """Spent on the matches with these others that are kept."""
+        """Spent on the matches with these others that are kept, and on what they mean."""
         return sum(s for o in others for _, s in self._matches.get(o, {}).values())
 
     def pixel_sigma(self, matcher: Matcher) -> float:

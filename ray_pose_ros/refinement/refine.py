@@ -128,8 +128,10 @@ def refine(
         cameras = estimate.cameras[i], estimate.cameras[j]
         pair = (centres[i], centres[j])
         matches, shown = correspond(keyframes[i], keyframes[j], cameras, pair, matchers, turns)
+        if len(matches) < _FEWEST:
+            return matches, shown, []
         # looked for here, while other pairs are matched outside of Python's lock
-        return matches, shown, search(matches) if len(matches) >= _FEWEST else []
+        return matches, shown, keyframes[i].meaning(keyframes[j], matches, search)
 
     rolls = Rolls(count)
     with Crew() as crew:
