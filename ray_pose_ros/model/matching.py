@@ -168,8 +168,8 @@ def mutual_matches(found: Rematch, scale: Tensor, order: Tensor) -> MutualMatche
     b = best[pair, a]
     # a cell of a view that never was compared with the other as reference has a logit of 0
     told = (sight[0, pair, a] + sight[1, pair, b]) / times[pair, 0, 0]
-    forth, back = total.logsumexp(dim=-1), total.logsumexp(dim=-2)
-    chosen = 2 * total[pair, a, b] - forth[pair, a] - back[pair, b]
+    of_a, of_b = total.logsumexp(dim=-1), total.logsumexp(dim=-2)
+    chosen = 2 * total[pair, a, b] - of_a[pair, a] - of_b[pair, b]
     return MutualMatches(
         torch.tensor(keys).reshape(-1, 2),
         pair,
