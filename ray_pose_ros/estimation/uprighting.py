@@ -29,14 +29,14 @@ def choose_turns(told: np.ndarray) -> np.ndarray:
     told = np.asarray(told, dtype=np.float64)
     if told.ndim != 2 or told.shape[1] != 4 or not len(told):
         raise ValueError(f'log probabilities have shape {told.shape}, expected (N, 4)')
+    told = told / (1 + (len(told) - 1) * _CORRELATION)
+    told = told - np.logaddexp.reduce(told, axis=1, keepdims=True)
     among = max(_MANNERS, key=lambda turns: _MANNERS[turns] + _log_likelihood(told, turns))
     return np.array(among)[told[:, list(among)].argmax(axis=1)]
 
 
 def _log_likelihood(told: np.ndarray, among: tuple[int, ...]) -> float:
     """Of views each of which is turned in one of some ways; all may look turned further."""
-    told = told / (1 + (len(told) - 1) * _CORRELATION)
-    told = told - np.logaddexp.reduce(told, axis=1, keepdims=True)
     further = np.arange(4)
     ways = told[:, (np.array(among)[:, None] + further) % 4]  # (N, ways, further)
     of_each = np.logaddexp.reduce(ways, axis=1) - np.log(len(among))

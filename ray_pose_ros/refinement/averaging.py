@@ -67,13 +67,14 @@ class _Links:
     """Hypotheses of E pairs in arrays: H of them, of each pair in a row.
 
     Attributes:
-        pairs: as given. i, j: (E,) the pairs' views. of: (H,) which pair a hypothesis is of.
+        pairs: as given; every: their hypotheses, one pair's after the other's.
+        i, j: (E,) the pairs' views. of: (H,) which pair a hypothesis is of.
         R, value, sigma: (H, 3, 3), (H,), (H,) of the hypotheses.
     """
 
     def __init__(self, pairs: Pairs):
         self.pairs = pairs
-        every = [h for hs in pairs.values() for h in hs]
+        self.every = every = [h for hs in pairs.values() for h in hs]
         self.i, self.j = np.array(list(pairs), dtype=int).reshape(-1, 2).T
         counts = np.array([len(hs) for hs in pairs.values()], dtype=int)
         self.of = np.repeat(np.arange(len(counts)), counts)
@@ -119,9 +120,8 @@ def prior_worth(R: np.ndarray, prior: Prior) -> float:
 def _chosen(R: np.ndarray, links: _Links) -> dict[tuple[int, int], Hypothesis]:
     angle, fits = links.fits(links.relative(R))
     near = angle < _CUT * links.sigma
-    every = [h for hs in links.pairs.values() for h in hs]
     best = links.best(np.where(near, fits, -np.inf))
-    return {key: every[k] for key, k in zip(links.pairs, best, strict=True) if near[k]}
+    return {key: links.every[k] for key, k in zip(links.pairs, best, strict=True) if near[k]}
 
 
 def _grow(mode: np.ndarray, links: _Links) -> np.ndarray:

@@ -40,9 +40,8 @@ CONFIRMED = 4.0  # unless with what the prior says of it they are above this
 _SAME = np.radians(6.0)
 _MODES = 4  # at most so many different modes of the prior start a search
 
-Found = tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]  # R, t and covariance, of a pose of `refine_poses`
+# R, t and covariance, of one pose of `refine_poses`
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -76,28 +76,36 @@ class Keyframe:
 
     def _once(self, other: Keyframe, name: str, matcher: Matcher, turn: int, compare: Callable):
         """What `compare` makes of both keyframes' features, kept by name and turn."""
-        with self._lock:
-            kept = self._matches.setdefault(other, {})
-        if (name, turn) not in kept:
-            features = self.features(matcher), other.features(matcher, turn)
-            begin = time.perf_counter()
-            found = compare(*features)
-            kept[name, turn] = found, time.perf_counter() - begin
-        return kept[name, turn][0]
+        features = self.features(matcher), other.features(matcher, turn)
+        return self._kept(other, (name, turn), lambda: compare(*features))
 
     def meaning(
         self, other: Keyframe, matches: RayMatches, find: Callable[[RayMatches], Any]
     ) -> Any:
         """What `find` makes of matches with another keyframe, kept until they are others."""
+        _, found = self._kept(
+            other,
+            ('meaning', 0),
+            lambda: (matches, find(matches)),
+            lambda last: last[0].same_as(matches),
+        )
+        return found
+
+    def _kept(
+        self,
+        other: Keyframe,
+        key: tuple[str, int],
+        make: Callable[[], Any],
+        valid: Callable[[Any], bool] = lambda _: True,
+    ) -> Any:
+        """What `make` returned the last time, where it was asked for and that is still valid."""
         with self._lock:
             kept = self._matches.setdefault(other, {})
-        last = kept.get(('meaning', 0))
-        if last is None or not last[0][0].same_as(matches):
+        if key not in kept or not valid(kept[key][0]):
             begin = time.perf_counter()
-            found = find(matches)
-            last = (matches, found), time.perf_counter() - begin
-            kept['meaning', 0] = last
-        return last[0][1]
+            made = make()
+            kept[key] = made, time.perf_counter() - begin
+        return kept[key][0]
 
     def matching_seconds(self, others: Iterable[Keyframe]) -> float:
         """Spent on the matches with these others that are kept, and on what they mean."""

@@ -129,9 +129,9 @@ def refine(
         pair = (centres[i], centres[j])
         matches, shown = correspond(keyframes[i], keyframes[j], cameras, pair, matchers, turns)
         if len(matches) < _FEWEST:
-            return matches, shown, []
+            return None, shown
         # looked for here, while other pairs are matched outside of Python's lock
-        return matches, shown, keyframes[i].meaning(keyframes[j], matches, search)
+        return (matches, keyframes[i].meaning(keyframes[j], matches, search)), shown
 
     rolls = Rolls(count)
     with Crew() as crew:
@@ -142,11 +142,11 @@ def refine(
             wave = _wave(order[done:], lambda i, j: _turns(rolls, prior, i, j))
             for ((i, j), _), answer in zip(wave, crew.map(match, wave), strict=True):
                 if answer is not None:
-                    matches, shown, alone = answer
+                    enough, shown = answer
                     if shown is not None:
                         rolls.learn(i, j, shown)
-                    if len(matches) >= _FEWEST:
-                        found[i, j], poses[i, j] = matches, alone
+                    if enough is not None:
+                        found[i, j], poses[i, j] = enough
                 done += 1
                 if progress:
                     progress(done, len(order))
