@@ -306,7 +306,11 @@ class Estimator:
         known = all(p.camera is not None for p in prepared)
         if sampled.matching is None or not (self.use_matches and known):
             return rays, None
-        return rays, self.model.mutual_matches(sampled.matching, order)
+        details = None
+        if all(p.details is not None for p in prepared):
+            details = torch.stack([p.details for p in prepared])
+        with self._arithmetic():
+            return rays, self.model.mutual_matches(sampled.matching, order, details)
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -46,6 +46,7 @@ class Prepared:
         image: (3, S, S) uint8, the crop, if it may have to be turned.
         turned: right angles, clockwise, by which the crop was turned for the network. `pixels`,
             `directions`, `weights` and the maps are in the order of the turned crop.
+        details: (D, h, w) what places matches within cells; None for a network that cannot.
         others: the same view turned otherwise, as far as it was asked for.
     """
 
@@ -65,6 +66,7 @@ class Prepared:
     told: Tensor | None = None
     image: Tensor | None = None
     turned: int = 0
+    details: Tensor | None = None
     others: 'dict[int, Prepared]' = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -117,7 +119,7 @@ def prepare(
 
     image = extract_crop(view.image, crop, config.image_size)
     dtype = next(model.parameters()).dtype
-    features = model.encode(image[None, None].to(device, dtype))[0, 0].to(dtype)
+    features, details = _encode(model, image.to(device, dtype))
     told = model.turned(features[None])
     if told is not None:
         told, image = told[0].cpu(), (255 * image).round().byte()
@@ -139,6 +141,7 @@ def prepare(
         seconds=time.perf_counter() - start,
         told=told,
         image=None if told is None else image,
+        details=details,
     )
 
 
@@ -167,6 +170,7 @@ def turned_clockwise(model: RayDiffuser, view: Prepared, turns: int) -> Prepared
     directions = turn(view.directions)
     like = view.features
     image = torch.rot90(view.image, -turns, (1, 2)).to(like) / 255
+    features, details = _encode(model, image)
     found = replace(
         view,
         pixels=turn(view.pixels),
@@ -174,12 +178,20 @@ def turned_clockwise(model: RayDiffuser, view: Prepared, turns: int) -> Prepared
         weights=turn(view.weights),
         turn=rotation,
         geometry=to_grid(directions @ rotation.T, side, side).to(like),
-        features=model.encode(image[None, None])[0, 0].to(like.dtype),
+        features=features,
+        details=details,
         seconds=view.seconds + time.perf_counter() - start,
         turned=turns,
     )
     view.others[turns] = found
     return found
+
+
+def _encode(model: RayDiffuser, image: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Features and details of a crop (3, S, S), in its precision."""
+    features, details = model.encode_with_details(image[None, None])
+    details = None if details is None else details[0, 0].to(image.dtype)
+    return features[0, 0].to(image.dtype), details
 
 
 def crop_pixels(view: Prepared, points: Tensor, side: float) -> Tensor:

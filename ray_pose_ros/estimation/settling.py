@@ -101,8 +101,7 @@ def ray_matches(
     no image, are left out, and so are those where the lens sees nothing. All cameras are known.
     """
     pair = found.pair.cpu().numpy()
-    seen, chosen = (x.cpu().double().numpy() for x in (found.seen, found.chosen))
-    weight = seen * chosen / (chosen + _EVEN)
+    weight, deviation = _weighed(found)
     cells = [x.cpu().double() for x in (found.cell_i, found.cell_j)]
     pairs = found.pairs.cpu().numpy()
     rays = np.full((2, len(pair), 3), np.nan)
@@ -120,10 +119,18 @@ def ray_matches(
     matches = {}
     for e, (i, j) in enumerate(pairs.tolist()):
         mine = usable & (pair == e)
-        sigma = np.full(mine.sum(), _SIGMA * (angle[i] + angle[j]) / 2)
+        sigma = deviation[mine] * (angle[i] + angle[j]) / 2
         a, b = rays[:, mine]
         matches[i, j] = RayMatches(a, b, sigma, centre[i], centre[j], weight[mine])
     return matches
+
+
+def _weighed(found: MutualMatches) -> tuple[np.ndarray, np.ndarray]:
+    """How likely matches (K,) are right, and standard deviations (K,) of their places, cells."""
+    if found.right is not None:
+        return tuple(x.cpu().double().numpy() for x in (found.right, found.deviation))
+    seen, chosen = (x.cpu().double().numpy() for x in (found.seen, found.chosen))
+    return seen * chosen / (chosen + _EVEN), np.full(len(seen), _SIGMA)
 
 
 def _cell_angle(p: Prepared, side: int) -> float:

@@ -9,6 +9,7 @@ GEOMETRIES = ('ndc', 'directions')
 ATTENTIONS = ('global', 'alternating')
 VIEW_CODES = ('index', 'reference')
 PREDICTIONS = ('x0', 'epsilon')
+HEADS = 4  # of the descriptors that place matches (`locating.py`)
 SIGMA_TERMS = ('rotation_sigma', 'centre_sigma', 'matched_rotation_sigma', 'matched_centre_sigma')
 
 
@@ -45,6 +46,8 @@ class ModelConfig:
             almost nothing.
         auxiliary: also predict a 3D point a patch and the up vector (used in training).
         upright: width of the head that tells how crops are turned (`upright.py`); 0 for none.
+        locate: width of the descriptors that place matches within cells (`locating.py`, needs
+            `rematch`); 0 for none.
         steps, beta_start, beta_end: linear noise schedule.
         sample_steps: network calls that sampling takes unless told otherwise; 0 means all that
             the read-out needs.
@@ -80,6 +83,7 @@ class ModelConfig:
     scale_input: bool = False
     auxiliary: bool = False
     upright: int = 0
+    locate: int = 0
     steps: int = 100
     beta_start: float = 1e-4
     beta_end: float = 0.2
@@ -115,6 +119,10 @@ class ModelConfig:
         if self.upright < 0 or (self.upright and self.geometry == 'ndc'):
             raise ValueError(
                 f"upright is {self.upright}, expected 0, or a width with geometry 'directions'"
+            )
+        if self.locate and (not self.rematch or self.locate < 0 or self.locate % HEADS):
+            raise ValueError(
+                f'locate is {self.locate}, expected 0, or a multiple of {HEADS} with rematch'
             )
         if self.rematch and (not self.matching or self.attention != 'alternating'):
             raise ValueError("rematch needs matching and attention 'alternating'")

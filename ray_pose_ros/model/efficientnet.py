@@ -22,6 +22,8 @@ STAGES = (
 )
 STEM = 32
 TAPS = {4: 40, 10: 112, 15: 320}  # block index -> channels, at strides 8, 16 and 32
+EARLY = 2  # block whose map is at stride 4
+EARLY_CHANNELS = 4 * 24 + TAPS[4] + TAPS[10]
 MEAN, STD = 127.0 / 255, 128.0 / 255
 
 
@@ -68,21 +70,33 @@ class EfficientNetLite0(nn.Module):
 
     def taps(self, images: Tensor) -> Tensor:
         """The three taps before standardisation, (M, 928, S/32, S/32)."""
+        return self._run(images)[0]
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = (images - MEAN) / STD
         x = x.contiguous(memory_format=torch.channels_last)
         x = functional.relu6(self.stem(_pad_same(x, self.stem)))
         kept = {}
         for index, block in enumerate(self.blocks):
             x = block(x)
-            if index in TAPS:
+            if index in TAPS or index == EARLY:
                 kept[index] = x
         fine = functional.pixel_unshuffle(kept[10], 2)
         finest = functional.pixel_unshuffle(functional.avg_pool2d(kept[4], 2), 2)
-        return torch.cat([fine, finest, kept[15]], dim=1)
+        taps = torch.cat([fine, finest, kept[15]], dim=1)
+        earliest = functional.pixel_unshuffle(kept[EARLY], 2)
+        later = functional.interpolate(kept[10], scale_factor=2)
+        return taps, torch.cat([earliest, kept[4], later], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.with_early(images)[0]
+
+    def with_early(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` returns, and early features (M, 248, S/8, S/8), not standardised: the
+        stride-4 map stacked, and those of strides 8 and 16."""
+        taps, early = self._run(images)
         mean, std = self.feature_mean[:, None, None], self.feature_std[:, None, None]
-        return ((self.taps(images) - mean) / std).contiguous()
+        return ((taps - mean) / std).contiguous(), early.contiguous()
 
 
 def unstack_fine(features: Tensor) -> Tensor:

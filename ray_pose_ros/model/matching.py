@@ -121,7 +121,8 @@ class MutualMatches(NamedTuple):
     Pairs (E, 2) of view numbers i < j; `pair` (K,) which one a match is of; cells (K, 2) of views
     i and j, (x, y) in units of a cell, the first cell's centre at (0.5, 0.5); `seen` (K,) the
     probability that both views see the point; `chosen` (K,) that of the two cells choosing each
-    other among all.
+    other among all. Where they were located within cells (`locating.py`): `right` (K,) the
+    probability that the match is one, and `deviation` (K,) of its x and y, cells; else None.
     """
 
     pairs: Tensor
@@ -130,6 +131,8 @@ class MutualMatches(NamedTuple):
     cell_j: Tensor
     seen: Tensor
     chosen: Tensor
+    right: Tensor | None = None
+    deviation: Tensor | None = None
 
 
 @torch.inference_mode()

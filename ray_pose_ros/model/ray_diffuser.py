@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from .config import ModelConfig
 from .denoiser import Context, RayDenoiser
 from .dinov2 import DinoFeatures, DinoV2
-from .efficientnet import EfficientNetLite0
+from .efficientnet import EARLY_CHANNELS, EfficientNetLite0
+from .locating import Locator, locate_matches
 from .matching import MutualMatches, Rematch, mutual_matches
 from .schedule import NoiseSchedule
 from .upright import UprightHead
@@ -31,6 +32,7 @@ class RayDiffuser(nn.Module):
         if config.upright:
             channels = self.feature_extractor.channels
             self.upright = UprightHead(channels, config.grid, config.upright)
+        self.locator = Locator(EARLY_CHANNELS, config.locate) if config.locate else None
 
     @property
     def max_views(self) -> int | None:
@@ -50,8 +52,9 @@ class RayDiffuser(nn.Module):
         """
         self.feature_extractor.to(precision)
         self.ray_predictor.to(precision)
-        if self.upright is not None:
-            self.upright.to(precision)
+        for head in (self.upright, self.locator):
+            if head is not None:
+                head.to(precision)
         return self
 
     def encode(self, images: Tensor) -> Tensor:
@@ -59,13 +62,24 @@ class RayDiffuser(nn.Module):
 
         Normalisation is done here. Raises ValueError for images of another size.
         """
+        return self.encode_with_details(images)[0]
+
+    def encode_with_details(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What `encode` returns, and what places matches within cells, (B, N, D, S/8, S/8).
+
+        The latter is None for a network that cannot. Raises ValueError as `encode`.
+        """
         size = self.config.image_size
         if images.dim() != 5 or images.shape[2:] != (3, size, size):
             raise ValueError(
                 f'images have shape {tuple(images.shape)}, expected (B, N, 3, {size}, {size})'
             )
-        features = self.feature_extractor(images.flatten(0, 1).to(self.precision))
-        return features.unflatten(0, images.shape[:2])
+        flat, window = images.flatten(0, 1).to(self.precision), images.shape[:2]
+        if self.locator is None:
+            return self.feature_extractor(flat).unflatten(0, window), None
+        features, early = self.feature_extractor.with_early(flat)
+        details = self.locator.describe(early)
+        return features.unflatten(0, window), details.unflatten(0, window)
 
     def turned(self, features: Tensor) -> Tensor | None:
         """Log probabilities (M, 4) that crops are turned by 0 to 3 right angles.
@@ -137,13 +151,19 @@ class RayDiffuser(nn.Module):
         x = x.to(self.precision)
         return self.ray_predictor(x, t, context, alpha_bar, found).to(like)
 
-    def mutual_matches(self, found: Rematch, order: Tensor) -> MutualMatches:
+    def mutual_matches(
+        self, found: Rematch, order: Tensor, details: Tensor | None = None
+    ) -> MutualMatches:
         """What the views of S windows have in common, from `found` by the last repeated matching.
 
-        `order` (S, N) are the windows' view numbers.
+        `order` (S, N) are the windows' view numbers. With `details` (N, D, S/8, S/8) of the views,
+        from `encode_with_details`, matches are placed within cells.
         """
         scale = self.ray_predictor.rematchers[-1].log_temperature.exp()[-1]
-        return mutual_matches(found, scale, order)
+        matches = mutual_matches(found, scale, order)
+        if self.locator is None or details is None:
+            return matches
+        return locate_matches(self.locator, matches, details, 2 * self.config.grid)
 
 
 def _backbone(config: ModelConfig) -> nn.Module:

@@ -75,6 +75,16 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     turn.add_argument('--steps', type=int, default=3000)
     turn.add_argument('--seed', type=int, default=0)
 
+    place = actions.add_parser('locate', help='train what places matches within cells')
+    place.add_argument('checkpoint', type=Path, help='whose matches it places; the rest is kept')
+    place.add_argument(
+        '--into', type=Path, required=True, help='folder of the checkpoint to write'
+    )
+    place.add_argument('--data', type=Path, nargs='+', required=True, help='training folders')
+    place.add_argument('--check', type=Path, nargs='*', default=[], help='folders to measure with')
+    place.add_argument('--steps', type=int, default=2400)
+    place.add_argument('--seed', type=int, default=0)
+
     mix = actions.add_parser('blend', help='average the weights of two models of one lineage')
     mix.add_argument('first', type=Path, help='checkpoint')
     mix.add_argument('second', type=Path, help='checkpoint that was trained on from the first')
@@ -106,6 +116,8 @@ def run(args: argparse.Namespace) -> int:
         return _captures(args)
     if args.action == 'upright':
         return _upright(args)
+    if args.action == 'locate':
+        return _locate(args)
     if args.action == 'blend':
         blend(args.first, args.second, args.share, args.into)
         return 0
@@ -169,6 +181,29 @@ def _upright(args: argparse.Namespace) -> int:
     for folder in args.check:
         right, loss = accuracy(fitted, photograph_examples(fitted, [folder], 1))
         print(f'{folder}: {right:.0%} of turned crops right, log loss {loss:.2f}')
+    print(f'weights in {args.into}')
+    return 0
+
+
+def _locate(args: argparse.Namespace) -> int:
+    from ray_pose_ros.model.checkpoint import load_checkpoint, read_notes, save_checkpoint
+
+    from .locating import fit_locator, match_folders, measure, with_locator
+
+    if args.steps < 1:
+        raise ValueError(f'steps is {args.steps}, expected 1 or more')
+    model = load_checkpoint(args.checkpoint)
+    if not model.config.rematch:
+        raise ValueError(f'{args.checkpoint} has no repeated matching, whose matches are placed')
+    checks = match_folders(model, args.check, args.seed)
+    locator = fit_locator(match_folders(model, args.data, args.seed), args.steps, args.seed)
+    save_checkpoint(with_locator(model, locator), args.into, notes=read_notes(args.checkpoint))
+    for folder, sets in zip(args.check, checks, strict=True):
+        placed = measure(locator, sets)
+        print(
+            f'{folder}: right matches {placed.before:.1f} pixels off before, '
+            f'{placed.after:.1f} after (medians), log loss {placed.log_loss:.2f}'
+        )
     print(f'weights in {args.into}')
     return 0
 

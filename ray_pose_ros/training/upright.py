@@ -126,7 +126,7 @@ def with_head(model: RayDiffuser, head: UprightHead) -> RayDiffuser:
     """A model that shares everything with `model` but has this head."""
     grown = RayDiffuser(replace(model.config, upright=head.reduce.out_channels))
     grown.feature_extractor, grown.ray_predictor = model.feature_extractor, model.ray_predictor
-    grown.upright = head
+    grown.upright, grown.locator = head, model.locator
     return grown.eval().requires_grad_(False)
 
 
