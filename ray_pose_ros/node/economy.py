@@ -162,5 +162,6 @@ def _on_device(prepared: Any, device: Any) -> Any:
     features = getattr(prepared, 'features', None)
     if not hasattr(features, 'device') or features.device == device:
         return prepared
-    geometry = prepared.geometry.to(device)
-    return dataclasses.replace(prepared, features=features.to(device), geometry=geometry)
+    read = {name: getattr(prepared, name, None) for name in ('features', 'geometry', 'details')}
+    moved = {name: tensor.to(device) for name, tensor in read.items() if tensor is not None}
+    return dataclasses.replace(prepared, **moved)
