@@ -1,5 +1,7 @@
 """What is left out when memory runs out, in which order, and when it comes back."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,13 @@ from node_harness import IMAGES, FakeEstimator, save_tiny_model
 
 from ray_pose_ros.estimation.estimator import Estimator
 from ray_pose_ros.estimation.views import View
-from ray_pose_ros.node.economy import FIRST_RETRY_S, LAST_RETRY_S, Economy, is_out_of_memory
+from ray_pose_ros.node.economy import (
+    FIRST_RETRY_S,
+    LAST_RETRY_S,
+    Economy,
+    _on_device,
+    is_out_of_memory,
+)
 
 OUT = torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
 
@@ -196,3 +204,16 @@ def test_the_real_estimator_moves_with_what_was_prepared(tmp_path):
     answer, count = economy.solve(prepared, None)
     assert count == 2 and estimator.device == torch.device('cpu')
     assert np.isfinite(answer.R).all() and answer.R.shape == expected.R.shape
+
+
+def test_all_that_the_network_reads_of_a_view_moves():
+    @dataclasses.dataclass
+    class Reads:
+        features: torch.Tensor
+        geometry: torch.Tensor
+        details: torch.Tensor | None
+
+    there = torch.zeros(2, device='meta')
+    moved = _on_device(Reads(torch.ones(2), torch.ones(3), torch.ones(4)), there.device)
+    assert {x.device.type for x in vars(moved).values()} == {'meta'}
+    assert _on_device(Reads(torch.ones(2), torch.ones(3), None), there.device).details is None
