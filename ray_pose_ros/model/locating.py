@@ -59,7 +59,7 @@ class Locator(nn.Module):
 
     def __init__(self, channels: int, width: int, hidden: int = 256):
         super().__init__()
-        self.channels, self.width = channels, width
+        self.width = width
         self.register_buffer('mean', torch.zeros(channels))
         self.register_buffer('std', torch.ones(channels))
         self.describe_maps = nn.Sequential(

@@ -1,5 +1,7 @@
 """The whole network: image backbone, denoiser and noise schedule."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +35,20 @@ class RayDiffuser(nn.Module):
             channels = self.feature_extractor.channels
             self.upright = UprightHead(channels, config.grid, config.upright)
         self.locator = Locator(EARLY_CHANNELS, config.locate) if config.locate else None
+
+    def with_heads(
+        self, upright: UprightHead | None = None, locator: Locator | None = None
+    ) -> 'RayDiffuser':
+        """A model that shares everything with this one but the heads that are given."""
+        upright, locator = upright or self.upright, locator or self.locator
+        widths = {
+            'upright': upright.reduce.out_channels if upright else 0,
+            'locate': locator.width if locator else 0,
+        }
+        grown = RayDiffuser(replace(self.config, **widths))
+        grown.feature_extractor, grown.ray_predictor = self.feature_extractor, self.ray_predictor
+        grown.upright, grown.locator = upright, locator
+        return grown.eval().requires_grad_(False)
 
     @property
     def max_views(self) -> int | None:

@@ -188,7 +188,7 @@ def _upright(args: argparse.Namespace) -> int:
 def _locate(args: argparse.Namespace) -> int:
     from ray_pose_ros.model.checkpoint import load_checkpoint, read_notes, save_checkpoint
 
-    from .locating import fit_locator, match_folders, measure, with_locator
+    from .locating import fit_locator, match_folders, measure
 
     if args.steps < 1:
         raise ValueError(f'steps is {args.steps}, expected 1 or more')
@@ -197,7 +197,9 @@ def _locate(args: argparse.Namespace) -> int:
         raise ValueError(f'{args.checkpoint} has no repeated matching, whose matches are placed')
     checks = match_folders(model, args.check, args.seed)
     locator = fit_locator(match_folders(model, args.data, args.seed), args.steps, args.seed)
-    save_checkpoint(with_locator(model, locator), args.into, notes=read_notes(args.checkpoint))
+    save_checkpoint(
+        model.with_heads(locator=locator), args.into, notes=read_notes(args.checkpoint)
+    )
     for folder, sets in zip(args.check, checks, strict=True):
         placed = measure(locator, sets)
         print(

@@ -6,7 +6,7 @@ depth says that the point lies, and which of them are no matches.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -189,14 +189,6 @@ def set_loss(locator: Locator, of: MatchedSet, generator: torch.Generator) -> Te
         deviation = found.deviation[within]
         loss = loss + _PLACING * (2 * deviation.log() + 2 * error / deviation).mean()
     return loss
-
-
-def with_locator(model: RayDiffuser, locator: Locator) -> RayDiffuser:
-    """A model that shares everything with `model` but has this locator."""
-    grown = RayDiffuser(replace(model.config, locate=locator.width))
-    grown.feature_extractor, grown.ray_predictor = model.feature_extractor, model.ray_predictor
-    grown.upright, grown.locator = model.upright, locator
-    return grown.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)

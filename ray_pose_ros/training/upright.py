@@ -119,15 +119,7 @@ def fit_head(
             for kept, new in zip(average.parameters(), head.parameters(), strict=True):
                 kept.lerp_(new, _AVERAGE)
         bar.set_postfix(loss=f'{loss.item():.2f}', refresh=False)
-    return with_head(model, average)
-
-
-def with_head(model: RayDiffuser, head: UprightHead) -> RayDiffuser:
-    """A model that shares everything with `model` but has this head."""
-    grown = RayDiffuser(replace(model.config, upright=head.reduce.out_channels))
-    grown.feature_extractor, grown.ray_predictor = model.feature_extractor, model.ray_predictor
-    grown.upright, grown.locator = head, model.locator
-    return grown.eval().requires_grad_(False)
+    return model.with_heads(upright=average)
 
 
 @torch.inference_mode()
