@@ -21,7 +21,7 @@ from ray_pose_ros.geometry.so3 import (
 )
 
 from .prior import Prior
-from .two_view import MOST_MATCHES, RayMatches, depths, epipolar_jacobian, support
+from .two_view import MOST_MATCHES, RayMatches, Terms, epipolar_terms
 
 OBJECT_SIDE, OBJECT_LOG_DISTANCE = 0.12, 0.3  # deviations of a camera's view of the object
 _LIMIT = 2.5  # deviations of a ray beyond which a match is cut off
@@ -95,8 +95,9 @@ def agreement(R: np.ndarray, t: np.ndarray, problem: Problem) -> float:
     table = problem.table
     centres = camera_centres(R, t)
     relative, move, _ = _between(R, centres, table.i, table.j)
-    fits = support(relative, move, table, _LIMIT)[1]
-    return float((table.weight * fits).sum() / max(table.weight.sum(), 1e-12))
+    error, _, _, ahead = table.terms(relative, move)
+    fits = ahead & (np.abs(error) < _LIMIT * table.sigma)
+    return float(table.weight[fits].sum() / max(table.weight.sum(), 1e-12))
 
 
 def deviations(R: np.ndarray, information: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -120,19 +121,42 @@ def deviations(R: np.ndarray, information: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 class _Table:
-    """All E pairs as one `RayMatches`, arrays (E, K, ...), filled up with matches of no weight."""
+    """The M matches of all E pairs, one pair's after the other's; pairs without any are left out.
+
+    Attributes:
+        i, j: (E,) the pairs' views. first: (E,) where each pair's matches begin.
+        of: (M,) which pair a match is of.
+        a, b: (3, M) rays. sigma, weight: (M,).
+    """
 
     def __init__(self, matches: dict[tuple[int, int], RayMatches]):
-        lists = list(matches.values())
+        matches = {pair: m for pair, m in matches.items() if len(m)}
+        lists, none = list(matches.values()), np.zeros((0, 3))
         self.i, self.j = np.array(list(matches), dtype=int).reshape(-1, 2).T
-        most = max((len(m) for m in lists), default=0)
-        self.a = np.tile([0.0, 0.0, 1.0], (len(lists), most, 1))
-        self.b = self.a.copy()
-        self.sigma, self.weight = np.ones((len(lists), most)), np.zeros((len(lists), most))
-        for e, m in enumerate(lists):
-            k = len(m)
-            self.a[e, :k], self.b[e, :k], self.sigma[e, :k] = m.a, m.b, m.sigma
-            self.weight[e, :k] = 1 if m.weight is None else m.weight
+        counts = np.array([len(m) for m in lists], dtype=int)
+        self.first = np.cumsum(counts) - counts
+        self.of = np.repeat(np.arange(len(lists)), counts)
+        self.a, self.b = (
+            np.ascontiguousarray(np.concatenate([none, *(getattr(m, end) for m in lists)]).T)
+            for end in 'ab'
+        )
+        self.sigma = np.concatenate([none[:, 0], *(m.sigma for m in lists)])
+        weights = (np.ones(len(m)) if m.weight is None else m.weight for m in lists)
+        self.weight = np.concatenate([none[:, 0], *weights])
+        self._parts = [slice(k, k + n) for k, n in zip(self.first, counts, strict=True)]
+
+    def terms(self, relative: np.ndarray, t: np.ndarray) -> Terms:
+        """Of all matches, under the pairs' R (E, 3, 3), t (E, 3)."""
+        R = np.moveaxis(relative, 0, -1)[..., self.of]
+        return epipolar_terms(R, t.T[:, self.of], self.a, self.b)
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """(E,) of values (M,) of the matches of each pair."""
+        return np.add.reduceat(values, self.first)
+
+    def products(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """left (P, M) times right (Q, M) transposed over the matches of each pair, (E, P, Q)."""
+        return np.stack([left[:, k] @ right[:, k].T for k in self._parts])
 
 
 def _linearise(R, centres, problem: Problem, widen: float):
@@ -142,28 +166,28 @@ def _linearise(R, centres, problem: Problem, widen: float):
     A, b, cost = np.zeros((n, n, 6, 6)), np.zeros((n, 6)), 0.0
     if len(i):
         relative, t, length = _between(R, centres, i, j)
-        e, Jw, Jt = epipolar_jacobian(relative, t, table.a, table.b)  # (E, K), (E, K, 3) twice
-        first, second = depths(relative, t, table.a, table.b)
+        e, turn, move, ahead = table.terms(relative, t)
         limit = widen * _LIMIT * table.sigma
         # Geman-McClure: smooth, and what is far off or behind has no say
-        ahead = (first > 0) & (second > 0)
         u = np.where(ahead, (e / limit) ** 2, np.inf)
-        count = (table.weight * (u < 1)).sum(-1, keepdims=True)
-        share = table.weight * np.minimum(1.0, MOST_MATCHES / np.maximum(count, 1))
+        count = table.sums(table.weight * (u < 1))
+        share = table.weight * np.minimum(1.0, MOST_MATCHES / np.maximum(count, 1))[table.of]
         w = share / table.sigma**2 / (1 + u) ** 2
         lost = np.where(ahead, 1 - 1 / (1 + u), 1.0)
         cost = 0.5 * (widen * _LIMIT) ** 2 * (share * lost).sum()
-        Jc = Jt @ R[j] / length[:, None, None]
-        J_i = np.concatenate([-Jw @ relative, Jc], axis=-1)  # (E, K, 6)
-        J_j = np.concatenate([Jw - Jt @ hat(t), -Jc], axis=-1)
-        e = np.where(w > 0, e, 0)
-        for one, other, of_one, of_other in ((i, i, J_i, J_i), (j, j, J_j, J_j), (i, j, J_i, J_j)):
-            block = np.swapaxes(of_one * w[..., None], -1, -2) @ of_other
-            np.add.at(A, (one, other), block)
-            if one is not other:
-                np.add.at(A, (other, one), np.swapaxes(block, -1, -2))
-        for one, of_one in ((i, J_i), (j, J_j)):
-            np.add.at(b, one, -(of_one * (w * e)[..., None]).sum(1))
+        J = np.concatenate([turn, move])  # (6, M), by the pair's R and t
+        found = table.products(J * w, np.concatenate([J, e[None]]))
+        information, pull = found[..., :6], found[..., 6:]
+        # how R and t of a pair change with its two cameras
+        of_i, of_j = np.zeros((2, len(i), 6, 6))
+        scaled = R[j] / length[:, None, None]
+        of_i[:, :3, :3], of_i[:, 3:, 3:] = -relative, scaled
+        of_j[:, :3, :3], of_j[:, 3:, :3], of_j[:, 3:, 3:] = np.eye(3), -hat(t), -scaled
+        for one, of_one in ((i, of_i), (j, of_j)):
+            back = np.swapaxes(of_one, -1, -2)
+            np.add.at(b, one, -(back @ pull)[..., 0])
+            for other, of_other in ((i, of_i), (j, of_j)):
+                np.add.at(A, (one, other), back @ information @ of_other)
     A = A.transpose(0, 2, 1, 3)  # (N, 6, N, 6)
     cost += _add_prior(R, centres, problem, A, b)
     return cost, A.reshape(6 * n, 6 * n), b.reshape(-1)

@@ -7,10 +7,11 @@ x_j = R x_i + t with |t| = 1; all errors are angles.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from ray_pose_ros.geometry.so3 import cross, hat, rotation_from_vector, tangent_basis
+from ray_pose_ros.geometry.so3 import hat, rotation_from_vector, tangent_basis
 
 MOST_MATCHES = 60.0  # of one pair: the noise of more is not independent
 _PARALLEL = 1e-7  # sin^2 of the angle under which two rays say nothing about depth
@@ -131,24 +132,27 @@ def refine_poses(
     Returns R, t and the covariances (P, 3, 3), rad^2, of the turns of R from the left; matches
     beyond MOST_MATCHES add nothing to their certainty.
     """
-    a = np.vstack([matches.a, matches.centre_a])
-    b = np.vstack([matches.b, matches.centre_b])
+    a = np.ascontiguousarray(np.vstack([matches.a, matches.centre_a]).T)[:, None]
+    b = np.ascontiguousarray(np.vstack([matches.b, matches.centre_b]).T)[:, None]
     precision = 1 / matches.sigma**2
     for step in range(rounds):
         limit = threshold * matches.sigma * max(1.0, 3.0 * 0.6**step)
-        e, turn, move = epipolar_jacobian(R, t, a, b)  # (P, K + 1), (P, K + 1, 3) twice
-        first, second = depths(R, t, a, b)
-        u = np.where((first > 0) & (second > 0), e, np.inf)[:, :-1]
+        # (P, K + 1), (3, P, K + 1) twice
+        e, turn, move, ahead = epipolar_terms(
+            np.moveaxis(R, 0, -1)[..., None], t.T[..., None], a, b
+        )
+        u = np.where(ahead, e, np.inf)[:, :-1]
         weight = np.empty_like(e)
         weight[:, :-1] = np.maximum(1 - (u / limit) ** 2, 0) * precision
         weight[:, -1] = 1 / (centre_angle**2 + e[:, -1] ** 2)
         count = (weight[:, :-1] > 0).sum(-1, keepdims=True)
         weight[:, :-1] *= np.minimum(1.0, MOST_MATCHES / np.maximum(count, 1))
         basis = tangent_basis(t)  # (P, 3, 2)
-        J = np.concatenate([turn, move @ basis], axis=-1)
-        weighted = np.swapaxes(J * weight[..., None], -1, -2)  # (P, 5, K + 1)
+        move = np.swapaxes(basis, -1, -2) @ move.transpose(1, 0, 2)
+        J = np.concatenate([turn.transpose(1, 0, 2), move], axis=1)  # (P, 5, K + 1)
+        weighted = J * weight[:, None]
         # a radian of uncertainty: nothing is known worse
-        H = weighted @ J + np.eye(5)
+        H = weighted @ np.swapaxes(J, -1, -2) + np.eye(5)
         x = -np.linalg.solve(H, weighted @ e[..., None])[..., 0]
         x *= np.minimum(1.0, 0.3 / np.maximum(np.abs(x).max(-1, keepdims=True), 1e-12))
         R = rotation_from_vector(x[:, :3]) @ R
@@ -157,25 +161,45 @@ def refine_poses(
     return R, t, np.linalg.inv(H)[:, :3, :3]
 
 
-def epipolar_jacobian(
-    R: np.ndarray, t: np.ndarray, a: np.ndarray, b: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Epipolar errors (..., K) of rays a, b (..., K, 3) under R (..., 3, 3), t (..., 3), and their
-    derivatives (..., K, 3) by a turn of R from the left and by t."""
-    t = t[..., None, :]
-    d, bt = a @ np.swapaxes(R, -1, -2), cross(b, t)
-    normal = cross(t, d)  # E a; E^T b is R^T (b x t)
-    value = (normal * b).sum(-1, keepdims=True)
-    square = (normal * normal + bt * bt).sum(-1, keepdims=True) - 2 * value**2
-    scale = np.sqrt(np.maximum(square, 1e-18))
+class Terms(NamedTuple):
+    """How rays (3, ...) miss each other: first-order errors (...), their derivatives (3, ...) by a
+    turn of R from the left and by t, and whether (...) the rays meet in front of both cameras."""
+
+    error: np.ndarray
+    turn: np.ndarray
+    move: np.ndarray
+    ahead: np.ndarray
+
+
+def epipolar_terms(R: np.ndarray, t: np.ndarray, a: np.ndarray, b: np.ndarray) -> Terms:
+    """Linearised epipolar errors of rays a, b (3, ...) under R (3, 3, ...), t (3, ...).
+
+    Components come first, which numpy is several times as fast with; the rest is broadcast. Errors
+    are those of `epipolar_errors`, and rays ahead are those of positive `depths`.
+    """
+    d = [_dot(row, a) for row in R]
+    bt, normal = _cross(b, t), _cross(t, d)  # normal = E a; E^T b is R^T (b x t)
+    value, cosine = _dot(normal, b), _dot(d, b)
+    scale = 1 / np.sqrt(np.maximum(_dot(normal, normal) + _dot(bt, bt) - 2 * value**2, 1e-18))
+    error = value * scale
     # value = b . (t x d): turning d by w adds w . (d x (b x t)), moving t by u adds u . (d x b)
-    turn, move = cross(d, bt), cross(d, b)
-    # half of what the square changes by
-    square_turn = cross(d, cross(normal, t)) - 2 * value * turn
-    square_move = cross(d, normal) + cross(bt, b) - 2 * value * move
-    share = value / scale**2
-    return (
-        (value / scale)[..., 0],
-        (turn - share * square_turn) / scale,
-        (move - share * square_move) / scale,
-    )
+    turn, move = _cross(d, bt), _cross(d, b)
+    # half of what the square changes by: d x (normal x t) + ..., d x normal + bt x b + ...
+    td, tb = _dot(t, d), _dot(t, b)
+    share = value * scale**2
+    own, double = scale * (1 + 2 * share * value), scale * share
+    across, outer, inner = _cross(normal, t), _cross(d, normal), _cross(bt, b)
+    across = _cross(d, across)
+    turn = [own * x - double * y for x, y in zip(turn, across, strict=True)]
+    move = [own * x - double * (y + z) for x, y, z in zip(move, outer, inner, strict=True)]
+    ahead = (cosine * tb > td) & (tb > cosine * td)
+    ahead = np.where(1 - cosine**2 < _PARALLEL, cosine > 0, ahead)
+    return Terms(error, np.stack(turn), np.stack(move), ahead)
+
+
+def _dot(a, b) -> np.ndarray:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _cross(a, b) -> list[np.ndarray]:
+    return [a[i] * b[j] - a[j] * b[i] for i, j in ((1, 2), (2, 0), (0, 1))]
