@@ -83,6 +83,10 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     place.add_argument('--data', type=Path, nargs='+', required=True, help='training folders')
     place.add_argument('--check', type=Path, nargs='*', default=[], help='folders to measure with')
     place.add_argument('--steps', type=int, default=2400)
+    place.add_argument('--draws', type=int, default=1, help='sets of views of each scene')
+    place.add_argument(
+        '--afresh', action='store_true', help='do not go on from what the checkpoint places with'
+    )
     place.add_argument('--seed', type=int, default=0)
 
     mix = actions.add_parser('blend', help='average the weights of two models of one lineage')
@@ -190,22 +194,35 @@ def _locate(args: argparse.Namespace) -> int:
 
     from .locating import fit_locator, match_folders, measure
 
-    if args.steps < 1:
-        raise ValueError(f'steps is {args.steps}, expected 1 or more')
+    for name in ('draws', 'steps'):
+        if getattr(args, name) < 1:
+            raise ValueError(f'{name} is {getattr(args, name)}, expected 1 or more')
     model = load_checkpoint(args.checkpoint)
     if not model.config.rematch:
         raise ValueError(f'{args.checkpoint} has no repeated matching, whose matches are placed')
     checks = match_folders(model, args.check, args.seed)
-    locator = fit_locator(match_folders(model, args.data, args.seed), args.steps, args.seed)
-    save_checkpoint(
-        model.with_heads(locator=locator), args.into, notes=read_notes(args.checkpoint)
-    )
-    for folder, sets in zip(args.check, checks, strict=True):
-        placed = measure(locator, sets)
-        print(
-            f'{folder}: right matches {placed.before:.1f} pixels off before, '
-            f'{placed.after:.1f} after (medians), log loss {placed.log_loss:.2f}'
+    groups = match_folders(model, args.data, args.seed, args.draws)
+    measured = 0
+
+    def keep(locator, steps: int) -> None:
+        nonlocal measured
+        save_checkpoint(
+            model.with_heads(locator=locator), args.into, notes=read_notes(args.checkpoint)
         )
+        if steps < args.steps and steps - measured < args.steps / 10:
+            return
+        measured = steps
+        for folder, sets in zip(args.check, checks, strict=True):
+            placed = measure(locator, sets)
+            print(
+                f'{steps} steps, {folder}: right matches {placed.before:.1f} pixels off before, '
+                f'{placed.after:.1f} after (medians), log loss {placed.log_loss:.2f}',
+                flush=True,
+            )
+
+    start = None if args.afresh else model.locator
+    locator = fit_locator(groups, args.steps, args.seed, start=start, keep=keep)
+    keep(locator, args.steps)
     print(f'weights in {args.into}')
     return 0
 

@@ -4,8 +4,10 @@ The network's own matches in sets of views, one of each scene, are what it learn
 depth says that the point lies, and which of them are no matches.
 """
 
+import copy
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,7 @@ _OCCLUDED = 0.07  # difference of depths, relative
 _RATE, _WARM, _LEAST, _DECAY, _AVERAGE = 2e-3, 200, 0.02, 0.02, 0.005
 _SETS, _MATCHES, _JITTERED, _PLACING = 2, 700, 0.5, 0.25
 _FEWEST = 20  # matches of a set that are worth a step
+_KEPT = 60.0  # seconds between weights that are kept: a killed run loses no more
 
 
 @dataclass(frozen=True)
@@ -129,19 +132,27 @@ def truth(ends: Directed, depth: Tensor, K: Tensor, R: Tensor, t: Tensor) -> tup
 
 
 def fit_locator(
-    groups: Sequence[Sequence[MatchedSet]], steps: int, seed: int = 0, width: int = WIDTH
+    groups: Sequence[Sequence[MatchedSet]],
+    steps: int,
+    seed: int = 0,
+    width: int = WIDTH,
+    start: Locator | None = None,
+    keep: Callable[[Locator, int], None] | None = None,
 ) -> Locator:
-    """A locator trained for so many steps; each group of sets is drawn from as often."""
+    """A locator trained for so many steps; each group of sets is drawn from as often.
+
+    Training goes on from `start`, which is left as it is, in place of a new one of this `width`.
+    `keep` is given the weights' average and the steps made, once a minute.
+    """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    shown = torch.cat([s.early[:2].float() for group in groups for s in group[:64]])
-    locator, average = (Locator(shown.shape[1], width) for _ in range(2))
-    locator.mean.copy_(shown.mean(dim=(0, 2, 3)))
-    locator.std.copy_(shown.std(dim=(0, 2, 3)).clamp(min=1e-3))
-    average.load_state_dict(locator.state_dict())
+    locator = _new_locator(groups, width) if start is None else copy.deepcopy(start).train()
+    locator.requires_grad_(True)
+    average = copy.deepcopy(locator)
     optimiser = torch.optim.AdamW(locator.parameters(), _RATE, weight_decay=_DECAY)
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: _slope(k, steps))
     bar = tqdm(range(steps), desc='locator', unit='step')
+    kept_at = time.monotonic()
     for step in bar:
         optimiser.zero_grad()
         for _ in range(_SETS):
@@ -157,7 +168,18 @@ def fit_locator(
         with torch.no_grad():
             for kept, new in zip(average.parameters(), locator.parameters(), strict=True):
                 kept.lerp_(new, max(_AVERAGE, 1 / (step + 2)))
+        if keep is not None and time.monotonic() - kept_at > _KEPT:
+            keep(copy.deepcopy(average).eval().requires_grad_(False), step + 1)
+            kept_at = time.monotonic()
     return average.eval().requires_grad_(False)
+
+
+def _new_locator(groups: Sequence[Sequence[MatchedSet]], width: int) -> Locator:
+    shown = torch.cat([s.early[:2].float() for group in groups for s in group[:64]])
+    locator = Locator(shown.shape[1], width)
+    locator.mean.copy_(shown.mean(dim=(0, 2, 3)))
+    locator.std.copy_(shown.std(dim=(0, 2, 3)).clamp(min=1e-3))
+    return locator
 
 
 def _slope(step: int, steps: int) -> float:
@@ -227,9 +249,13 @@ def measure(locator: Locator, sets: Sequence[MatchedSet]) -> Placed:
 
 
 def match_folders(
-    model: RayDiffuser, folders: Sequence[Path], seed: int
+    model: RayDiffuser, folders: Sequence[Path], seed: int, draws: int = 1
 ) -> list[list[MatchedSet]]:
-    """`matched_sets` of each folder; folders are checked before hours are spent."""
+    """`matched_sets` of each folder, so many of each scene; folders are checked before hours are
+    spent."""
     for folder in folders:
         find_shards(folder)
-    return [matched_sets(model, folder, seed + k) for k, folder in enumerate(folders)]
+    return [
+        [of for draw in range(draws) for of in matched_sets(model, folder, seed + k + 100 * draw)]
+        for k, folder in enumerate(folders)
+    ]
