@@ -49,17 +49,6 @@ def see(R, t, i, j, points, rng, wrong=0.0):
     return RayMatches(a, b, np.full(len(a), PIXEL), unit(t[i]), unit(t[j]))
 
 
-def joined(first, second):
-    """The matches of both, of the same two views."""
-    return RayMatches(
-        np.vstack([first.a, second.a]),
-        np.vstack([first.b, second.b]),
-        np.concatenate([first.sigma, second.sigma]),
-        first.centre_a,
-        first.centre_b,
-    )
-
-
 def relative_errors(R, truth):
     """Degrees (N - 1,) of the rotations relative to the first camera."""
     from ray_pose_ros.geometry.so3 import angle_between

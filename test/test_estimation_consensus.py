@@ -2,12 +2,11 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from estimation_fakes import cameras, orbit
 
-from ray_pose_ros.estimation.consensus import consensus, fit_residuals, standard_deviation
+from ray_pose_ros.estimation.consensus import consensus, fit_residuals
 from ray_pose_ros.geometry.rays import rays_from_cameras
 from ray_pose_ros.geometry.rotations import geodesic_angle, rotation_from_vector
 
@@ -86,13 +85,3 @@ def test_residuals_vanish_for_the_cameras_own_rays_and_grow_with_noise():
     noisy = rays + 0.05 * torch.randn(rays.shape, dtype=torch.float64)
     angle, miss = fit_residuals(noisy, R, t, directions)
     assert angle.min() > 0.02 and angle.max() < 0.2 and miss.min() > 0.02
-
-
-def test_no_sigma_is_zero():
-    zero = np.zeros(2)
-    told = standard_deviation(zero, zero, 8, (1.0, 0.0, 1.0, 0.01))
-    assert told.tolist() == pytest.approx([0.01, 0.01])
-    told = standard_deviation(zero + 3, zero + 4, 8, (1.0, 0.0, 1.0, 1e-9))
-    assert told.tolist() == pytest.approx([5, 5])
-    told = standard_deviation(zero + 3, zero + 4, 4, (2.0, -0.5, 0.5, 1e-9))
-    assert told.tolist() == pytest.approx([math.sqrt(3**2 + 2**2)] * 2)

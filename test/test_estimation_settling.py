@@ -90,6 +90,17 @@ def test_a_view_without_matches_stays_about_where_it_was():
     assert found.rotation_deviation[3] > 5 * found.rotation_deviation[1:3].max()
 
 
+def test_support_is_that_of_the_weakest_link():
+    _, _, guess_R, guess_t, sigma, matches = prior_and_matches(6)
+    chain = {pair: m for pair, m in matches.items() if pair in ((0, 1), (1, 2))}
+    chain[1, 2] = chain[1, 2].take(np.arange(12))
+    found = settle(guess_R, guess_t, sigma, chain)
+    assert found.support[1] > 3 * found.support[2] > 0
+    assert found.support[3] == 0
+    assert found.support[0] == found.support[1]
+    assert set(found.matches) == set(chain)
+
+
 def test_without_matches_there_is_no_answer():
     _, _, guess_R, guess_t, sigma, matches = prior_and_matches(1)
     few = {pair: m.take(np.arange(3)) for pair, m in matches.items()}

@@ -8,7 +8,9 @@ import pytest
 from estimation_fixtures import photos  # noqa: F401
 
 from ray_pose_ros.cli import main
-from ray_pose_ros.evaluation.calibrate import doubts_and_errors, fit_terms, negative_log_likelihood
+from ray_pose_ros.estimation.uncertainty import MatchedDoubts, matched_deviation
+from ray_pose_ros.evaluation.calibrate import doubts_and_errors
+from ray_pose_ros.evaluation.sigma_fit import MATCHED, RAYS, fit_terms
 from ray_pose_ros.model.checkpoint import change_settings, default_checkpoint, load_checkpoint
 
 
@@ -25,15 +27,28 @@ def made_up_errors(terms, rows=6000, seed=0):
 @pytest.mark.parametrize('terms', [(2.0, -0.4, 0.5, 0.05), (0.7, 0.2, 1.5, 0.1)])
 def test_the_terms_that_made_the_errors_are_found(terms):
     table = made_up_errors(terms)
-    found = fit_terms([table])
+    found = fit_terms(RAYS, [table])
     np.testing.assert_allclose(found, terms, rtol=0.15, atol=0.05)
-    better = negative_log_likelihood(found, table)
-    assert better < negative_log_likelihood((1.0, 0.0, 1.0, 0.0087), table) - 0.01
+    assert RAYS.cost(found, table) < RAYS.cost((1.0, 0.0, 1.0, 0.0087), table) - 0.01
+
+
+@pytest.mark.parametrize('terms', [(2.0, 0.4, 0.5, -0.8, 0.03), (0.8, 0.0, 0.9, -0.4, 0.05)])
+def test_the_terms_of_matched_cameras_are_found(terms):
+    rng = np.random.default_rng(1)
+    rows = 8000
+    inputs = np.stack(
+        [rng.uniform(0.01, 0.2, rows), rng.uniform(0.2, 1.5, rows), rng.uniform(0, 60, rows)], 1
+    )
+    sigma = matched_deviation(inputs, terms)
+    error = np.linalg.norm(rng.normal(size=(rows, 3)), axis=1) * sigma / np.sqrt(3)
+    found = fit_terms(MATCHED, [np.column_stack([inputs, error])])
+    np.testing.assert_allclose(found[1:4], terms[1:4], atol=0.1)
+    np.testing.assert_allclose(matched_deviation(inputs, found), sigma, rtol=0.15)
 
 
 def test_each_table_has_the_same_say_however_long_it_is():
     sure, unsure = made_up_errors((0.0, 0, 0, 0.1)), made_up_errors((0.0, 0, 0, 0.4), rows=300)
-    floor = fit_terms([sure, unsure])[3]
+    floor = fit_terms(RAYS, [sure, unsure])[3]
     # the likeliest variance is the mean of both
     assert floor == pytest.approx(((0.1**2 + 0.4**2) / 2) ** 0.5, rel=0.1)
 
@@ -43,9 +58,7 @@ def test_errors_do_not_depend_on_the_world_or_its_scale():
         R = np.stack([np.eye(3), np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]])])
         centres = np.array([[0, 0, -1.0], [1.0, 0, 0]])
 
-        class doubts:
-            samples = 2
-            rotation_spread = rotation_misfit = centre_spread = centre_misfit = np.zeros(2)
+        doubts = MatchedDoubts(*[np.zeros(2)] * 5)
 
     turn = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0], [0.48, 0.64, 0.6]])
     R_true = Found.R @ turn

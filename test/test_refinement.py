@@ -3,7 +3,7 @@ no texture, or too much of the same."""
 
 import numpy as np
 import pytest
-from refinement_fixtures import joined, noisy_prior, relative_errors, ring, see, unit
+from refinement_fixtures import noisy_prior, relative_errors, ring, see, unit
 
 from ray_pose_ros.geometry.so3 import (
     angle_between,
@@ -151,7 +151,7 @@ def test_a_look_alike_that_few_matches_tell_does_not_move_the_model():
     false_R, false_t = ring(2, 20)
     grain = see(false_R, false_t, 0, 1, cloud(rng, 30), rng)
     lost = see(R, t, 0, 1, cloud(rng, 60), rng, 1.0)
-    both = joined(grain, lost)
+    both = grain.and_also(lost)
     prior = noisy_prior(R, t, 12.0, rng, told_deg=35.0)
     solved = solve(prior, {(0, 1): both}, t)
     assert relative_errors(solved.R, prior.R).max() < 1
@@ -189,7 +189,7 @@ def test_the_prior_sees_through_a_look_alike_side():
     false_R, false_t = ring(2, -90)
     right = see(R, t, 0, 1, cloud(rng, 40), rng)
     false = see(false_R, false_t, 0, 1, cloud(rng, 60), rng)
-    both = joined(right, false)
+    both = right.and_also(false)
     informed = solve(noisy_prior(R, t, 12.0, rng), {(0, 1): both}, t)
     assert relative_errors(informed.R, R)[0] < 2
     fooled = solve(noisy_prior(R, t, 12.0, rng, told_deg=500.0), {(0, 1): both}, t)

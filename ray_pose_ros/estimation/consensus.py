@@ -132,16 +132,3 @@ def fit_residuals(rays: Tensor, R: Tensor, t: Tensor, directions: Tensor) -> tup
     centre = camera_centres(R, t)[..., None, :].expand_as(d)
     miss = torch.linalg.vector_norm(torch.linalg.cross(centre, d, dim=-1) - m, dim=-1)
     return angle.square().mean(dim=-1).sqrt(), miss.square().mean(dim=-1).sqrt()
-
-
-def standard_deviation(
-    spread: np.ndarray, misfit: np.ndarray, samples: int, terms: tuple[float, ...]
-) -> np.ndarray:
-    """One standard deviation (N,) from the spread of samples and the misfit of the rays, (N,).
-
-    `terms` are those of `ModelConfig.rotation_sigma`. The last is a floor, so that it is never
-    zero: no filter downstream could live with that.
-    """
-    slope, power, share, floor = terms
-    spread = slope * samples**power * spread
-    return np.sqrt(spread**2 + (share * misfit) ** 2 + floor**2)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ray_pose_ros.estimation.consensus import consensus, fit_residuals, standard_deviation
+from ray_pose_ros.estimation.consensus import consensus, fit_residuals
 from ray_pose_ros.estimation.pins import checked_checkpoint
 from ray_pose_ros.estimation.preparation import Prepared, prepare, turned_clockwise
 from ray_pose_ros.estimation.settling import ray_matches, settle
@@ -26,6 +26,7 @@ from ray_pose_ros.estimation.solution import (
     publish,
     recover,
 )
+from ray_pose_ros.estimation.uncertainty import Doubts, MatchedDoubts
 from ray_pose_ros.estimation.uprighting import choose_turns
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
@@ -38,6 +39,7 @@ from ray_pose_ros.model.matching import MutualMatches
 from ray_pose_ros.model.plans import default_plan
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
 from ray_pose_ros.model.sampler import sample
+from ray_pose_ros.multiview.two_view import RayMatches
 
 # Models that anchor their reference gain from taking several views as one; the official network is
 # large, and a sample of it costs as much as the first.
@@ -65,6 +67,8 @@ class Estimate:
         doubts: what the uncertainty was made from.
         samples: (S, N, 3, 3) rotations of the single samples, each in its own published world.
         turned: right angles, clockwise, by which each view was turned upright for the network.
+        ray_matches: the network's own matches of pairs of views (i, j), i < j, which the cameras
+            have been adjusted to, weighed as they were there; empty where it has none.
         timings: seconds spent on 'features', 'denoise' and 'recover'.
     """
 
@@ -80,9 +84,10 @@ class Estimate:
     agreement: float
     modes: int
     rays: np.ndarray
-    doubts: 'Doubts | None' = None
+    doubts: Doubts | MatchedDoubts | None = None
     samples: np.ndarray | None = None
     turned: tuple[int, ...] = ()
+    ray_matches: dict[tuple[int, int], RayMatches] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -93,32 +98,6 @@ class Estimate:
     def centres(self) -> np.ndarray:
         """Camera centres (N, 3) in the world."""
         return camera_centres(self.R, self.t)
-
-
-@dataclass(frozen=True)
-class Doubts:
-    """What an uncertainty is made from, (N,) each: rotations in radians, centres in world units.
-
-    Without matches the spread of `samples` answers and the misfit of the rays to the cameras; with
-    them the deviation that the adjustment tells and the standard deviation before it.
-    """
-
-    samples: int
-    rotation_spread: np.ndarray
-    rotation_misfit: np.ndarray
-    centre_spread: np.ndarray
-    centre_misfit: np.ndarray
-
-    def sigmas(
-        self, rotation_terms: tuple[float, ...], centre_terms: tuple[float, ...]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Standard deviations (N,) of rotations and centres; terms as in `ModelConfig`."""
-        return (
-            standard_deviation(
-                self.rotation_spread, self.rotation_misfit, self.samples, rotation_terms
-            ),
-            standard_deviation(self.centre_spread, self.centre_misfit, self.samples, centre_terms),
-        )
 
 
 class Estimator:
@@ -218,7 +197,7 @@ class Estimator:
         doubts = Doubts(
             len(R), *(x.numpy() for x in (agreed.rotation_sigma, angle, agreed.centre_sigma, miss))
         )
-        rotation_sigma, centre_sigma = doubts.sigmas(config.rotation_sigma, config.centre_sigma)
+        rotation_sigma, centre_sigma = doubts.sigmas(config)
         found_R, found_t = agreed.R.numpy(), agreed.t.numpy()
         settled = None
         if matches is not None:
@@ -226,11 +205,14 @@ class Estimator:
             settled = settle(found_R, found_t, rotation_sigma, own, R.numpy())
         if settled is not None:
             found_R, found_t = settled.R, settled.t
-            deviations = settled.rotation_deviation, settled.centre_deviation
-            doubts = Doubts(len(R), deviations[0], rotation_sigma, deviations[1], centre_sigma)
-            rotation_sigma, centre_sigma = doubts.sigmas(
-                config.matched_rotation_sigma, config.matched_centre_sigma
+            doubts = MatchedDoubts(
+                settled.rotation_deviation,
+                rotation_sigma,
+                settled.centre_deviation,
+                centre_sigma,
+                settled.support,
             )
+            rotation_sigma, centre_sigma = doubts.sigmas(config)
         end = time.perf_counter()
         return Estimate(
             R=found_R,
@@ -248,6 +230,7 @@ class Estimator:
             doubts=doubts,
             samples=R.numpy(),
             turned=tuple(p.turned for p in prepared),
+            ray_matches=settled.matches if settled else {},
             timings={
                 'features': sum(p.seconds for p in prepared),
                 'denoise': middle - begin,

@@ -17,17 +17,21 @@ import numpy as np
 from ray_pose_ros.estimation.preparation import Prepared, crop_pixels
 from ray_pose_ros.geometry.so3 import camera_centres
 from ray_pose_ros.model.matching import MutualMatches
-from ray_pose_ros.multiview.adjust import Problem, adjust, agreement, deviations
+from ray_pose_ros.multiview.adjust import (
+    LIMIT,
+    Problem,
+    adjust,
+    agreement,
+    deviations,
+    weakest_links,
+)
 from ray_pose_ros.multiview.prior import Prior
-from ray_pose_ros.multiview.two_view import RayMatches
+from ray_pose_ros.multiview.two_view import RayMatches, agreement_nats
 
 # One standard deviation of a match that is placed by its cells, in cells. With twice as much,
 # three of a hundred pairs of eight views less are right on photographs that were never trained on,
 # and six on rendered ones; anything from 0.1 to 0.2 is as good.
 _SIGMA = 0.17
-# Half of the matches are right whose cells choose each other with this probability; of others, the
-# odds are in proportion. On photographs and on rendered objects alike.
-_EVEN = 0.05
 # Where matches are located within cells: what they are held to, in deviations that the network
 # tells. The errors have long tails; with 0.2 to 0.5 as much is right. Each match comes twice, from
 # either end, and each time counts half.
@@ -49,12 +53,17 @@ class Settled:
         R, t: (N, 3, 3), (N, 3).
         rotation_deviation, centre_deviation: (N,) standard deviations if the matches were
             independent and the prior right, rad and world units.
+        support: (N,) nats by which matches that agree with the cameras join each view to the
+            first, over others if they do so better; of all pairs on the way, the fewest.
+        matches: those that the cameras were adjusted to, weighed as there.
     """
 
     R: np.ndarray
     t: np.ndarray
     rotation_deviation: np.ndarray
     centre_deviation: np.ndarray
+    support: np.ndarray
+    matches: dict[tuple[int, int], RayMatches]
 
 
 def settle(
@@ -88,7 +97,18 @@ def settle(
     rotation, centre = deviations(found_R, information)
     if not (np.isfinite(found_R).all() and np.isfinite(found_t).all()):
         return None
-    return Settled(*_published(found_R, found_t, t[0]), rotation, centre)
+    support = _support(found_R, found_t, matches)
+    return Settled(*_published(found_R, found_t, t[0]), rotation, centre, support, matches)
+
+
+def _support(R: np.ndarray, t: np.ndarray, matches: dict) -> np.ndarray:
+    links = np.zeros((len(R), len(R)))
+    for (i, j), m in matches.items():
+        relative = R[j] @ R[i].T
+        move = t[j] - relative @ t[i]
+        move = move / max(np.linalg.norm(move), 1e-9)
+        links[i, j] = links[j, i] = agreement_nats(relative, move, m, LIMIT)
+    return weakest_links(links)
 
 
 def _lighter(matches: RayMatches) -> RayMatches:
@@ -134,8 +154,8 @@ def _weighed(found: MutualMatches) -> tuple[np.ndarray, np.ndarray]:
     if found.right is not None:
         right, deviation = (x.cpu().double().numpy() for x in (found.right, found.deviation))
         return _EACH * right, _TIGHT * deviation
-    seen, chosen = (x.cpu().double().numpy() for x in (found.seen, found.chosen))
-    return seen * chosen / (chosen + _EVEN), np.full(len(seen), _SIGMA)
+    likely = found.likelihood().cpu().double().numpy()
+    return likely, np.full(len(likely), _SIGMA)
 
 
 def _cell_angle(p: Prepared, side: int) -> float:

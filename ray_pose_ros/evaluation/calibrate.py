@@ -35,34 +35,36 @@ def run(args: argparse.Namespace) -> int:
     from ray_pose_ros.estimation.estimator import Estimator
     from ray_pose_ros.model.checkpoint import change_settings, load_checkpoint
 
+    from .sigma_fit import MATCHED, RAYS, fit_terms
+
     if args.scenes < 1 or args.subsets < 1 or min(args.views) < 2:
         raise ValueError(
             f'--scenes {args.scenes}, --subsets {args.subsets}, --views {args.views}: expected '
             'at least 1, 1 and 2'
         )
     # the adjustment to matches weighs the rays by their uncertainty, which has to be right first
-    stages = [('rotation_sigma', 'centre_sigma', False)]
+    stages = [('rotation_sigma', 'centre_sigma', RAYS)]
     # loaded past the check of pinned sums: this command changes the settings on purpose
     if load_checkpoint(args.checkpoint).config.rematch:
-        stages.append(('matched_rotation_sigma', 'matched_centre_sigma', True))
-    for *names, use_matches in stages:
+        stages.append(('matched_rotation_sigma', 'matched_centre_sigma', MATCHED))
+    for *names, formula in stages:
         estimator = Estimator(
             load_checkpoint(args.checkpoint),
             device=args.device,
             samples=args.samples,
-            use_matches=use_matches,
+            use_matches=formula is MATCHED,
         )
         told = {}
         tables = measure(estimator, args)  # of rotations and of centres, by kind of sequence
         for which, name in enumerate(names):
             before = getattr(estimator.model.config, name)
-            told[name] = fit_terms([of_kind[which] for of_kind in tables.values()])
+            told[name] = fit_terms(formula, [of_kind[which] for of_kind in tables.values()])
             print(f'{name}: {[round(x, 4) for x in told[name]]}')
             for kind, of_kind in tables.items():
                 print(
                     f'  {kind}: mean negative log-likelihood '
-                    f'{negative_log_likelihood(before, of_kind[which]):.3f} -> '
-                    f'{negative_log_likelihood(told[name], of_kind[which]):.3f}, '
+                    f'{formula.cost(before, of_kind[which]):.3f} -> '
+                    f'{formula.cost(told[name], of_kind[which]):.3f}, '
                     f'{len(of_kind[which])} views'
                 )
         change_settings(args.checkpoint, told)
@@ -101,7 +103,7 @@ def measure(estimator, args: argparse.Namespace) -> dict[str, tuple]:
 
 
 def doubts_and_errors(estimate, R_true, t_true):
-    """Rows (N - 1, 4) of samples, spread, misfit and error of every view but the first; two sets.
+    """Rows (N - 1, 4) of the doubts' inputs and the error, of every view but the first; two sets.
 
     Errors of rotations are relative to the first camera, in radians. Errors of centres are in
     distances of the first camera, after the truth was moved into the first camera's axes and
@@ -113,7 +115,6 @@ def doubts_and_errors(estimate, R_true, t_true):
     from ray_pose_ros.geometry.rotations import geodesic_angle
     from ray_pose_ros.geometry.so3 import camera_centres
 
-    doubts = estimate.doubts
     relative = R_true @ R_true[0].T
     off = geodesic_angle(torch.from_numpy(estimate.R), torch.from_numpy(relative)).numpy()
     centres = camera_centres(R_true, t_true)
@@ -121,38 +122,5 @@ def doubts_and_errors(estimate, R_true, t_true):
     found = estimate.centres - estimate.centres[0]
     scale = (found * true).sum() / max((true * true).sum(), 1e-12)
     shift = np.linalg.norm(found - max(scale, 1e-3) * true, axis=1)
-    samples = np.full(len(off), doubts.samples)
-    return (
-        np.stack([samples, doubts.rotation_spread, doubts.rotation_misfit, off], axis=1)[1:],
-        np.stack([samples, doubts.centre_spread, doubts.centre_misfit, shift], axis=1)[1:],
-    )
-
-
-def negative_log_likelihood(terms, table) -> float:
-    """Mean over rows (samples, spread, misfit, error) of a Gaussian alike about three axes.
-
-    The told sigma is the root mean square of the error, sigma^2 / 3 about each axis.
-    """
-    import numpy as np
-
-    slope, power, share, floor = terms
-    samples, spread, misfit, error = table.T
-    square = (slope * samples**power * spread) ** 2 + (share * misfit) ** 2 + floor**2
-    variance = square / 3
-    return float(np.mean(error**2 / (2 * variance) + 1.5 * np.log(2 * np.pi * variance)))
-
-
-def fit_terms(tables) -> tuple[float, float, float, float]:
-    """The terms of `ModelConfig.rotation_sigma` that make rows most likely, all tables alike."""
-    import numpy as np
-    from scipy.optimize import minimize
-
-    def objective(x):
-        terms = np.exp(x[0]), x[1], np.exp(x[2]), np.exp(x[3])
-        return np.mean([negative_log_likelihood(terms, table) for table in tables])
-
-    start = np.array([0.0, 0.0, 0.0, np.log(0.05)])
-    bounds = [(-5, 3), (-1, 1), (-5, 3), (np.log(2e-3), 1)]
-    found = minimize(objective, start, method='L-BFGS-B', bounds=bounds)
-    slope, power, share, floor = found.x
-    return float(np.exp(slope)), float(power), float(np.exp(share)), float(np.exp(floor))
+    rotation, centre = estimate.doubts.inputs
+    return np.column_stack([rotation, off])[1:], np.column_stack([centre, shift])[1:]

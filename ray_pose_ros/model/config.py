@@ -56,8 +56,9 @@ class ModelConfig:
             a standard deviation, sqrt((a S^b spread)^2 + (c misfit)^2 + d^2): the numbers a, b, c,
             d, in radians and in distances of the first camera. Fitted by `ray-pose calibrate`.
         matched_rotation_sigma, matched_centre_sigma: the same for cameras that were adjusted to
-            the network's matches, with the deviation that the adjustment tells in place of the
-            spread, and the standard deviation from before it in place of the misfit.
+            the network's matches, from the deviation that the adjustment tells, the standard
+            deviation from before it, and the nats by which matches join the view to the first:
+            sqrt((f deviation^a before^b (1 + nats)^c)^2 + e^2), the numbers f, a, b, c, e.
     """
 
     backbone: str = 'dinov2'
@@ -91,8 +92,8 @@ class ModelConfig:
     readout: int = 29
     rotation_sigma: tuple[float, float, float, float] = (1.0, 0.0, 1.0, 0.0087)
     centre_sigma: tuple[float, float, float, float] = (1.0, 0.0, 1.0, 0.005)
-    matched_rotation_sigma: tuple[float, float, float, float] = (2.0, 0.0, 0.0, 0.0087)
-    matched_centre_sigma: tuple[float, float, float, float] = (2.0, 0.0, 0.0, 0.005)
+    matched_rotation_sigma: tuple[float, ...] = (2.0, 1.0, 0.0, 0.0, 0.0087)
+    matched_centre_sigma: tuple[float, ...] = (2.0, 1.0, 0.0, 0.0, 0.005)
 
     def __post_init__(self):
         _check_choice('backbone', self.backbone, BACKBONES)
@@ -110,8 +111,11 @@ class ModelConfig:
         for name in SIGMA_TERMS:
             terms = tuple(float(term) for term in getattr(self, name))
             object.__setattr__(self, name, terms)  # a list where it comes from JSON
-            if len(terms) != 4 or not all(map(math.isfinite, terms)) or not terms[3] > 0:
-                raise ValueError(f'{name} is {terms}, expected four numbers, the last positive')
+            count = 5 if name.startswith('matched') else 4
+            if len(terms) != count or not all(map(math.isfinite, terms)) or not terms[-1] > 0:
+                raise ValueError(
+                    f'{name} is {terms}, expected {count} numbers, the last of them positive'
+                )
         if self.geometry == 'ndc' and (self.residual or self.anchor_reference or self.matching):
             raise ValueError(
                 "residual, anchor_reference and matching need geometry 'directions', got 'ndc'"

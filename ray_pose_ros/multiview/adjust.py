@@ -24,7 +24,7 @@ from .prior import Prior
 from .two_view import MOST_MATCHES, RayMatches, Terms, epipolar_terms
 
 OBJECT_SIDE, OBJECT_LOG_DISTANCE = 0.12, 0.3  # deviations of a camera's view of the object
-_LIMIT = 2.5  # deviations of a ray beyond which a match is cut off
+LIMIT = 2.5  # deviations of a ray beyond which a match is cut off
 _SLOWLY = 2.0  # times the limit, to begin with
 
 
@@ -96,8 +96,18 @@ def agreement(R: np.ndarray, t: np.ndarray, problem: Problem) -> float:
     centres = camera_centres(R, t)
     relative, move, _ = _between(R, centres, table.i, table.j)
     error, _, _, ahead = table.terms(relative, move)
-    fits = ahead & (np.abs(error) < _LIMIT * table.sigma)
+    fits = ahead & (np.abs(error) < LIMIT * table.sigma)
     return float(table.weight[fits].sum() / max(table.weight.sum(), 1e-12))
+
+
+def weakest_links(links: np.ndarray) -> np.ndarray:
+    """(N,) of links (N, N), the weakest on the strongest way to view 0; for 0, its best one."""
+    best = links[0].copy()
+    best[0] = np.inf
+    for _ in range(len(links)):
+        best = np.maximum(best, np.minimum(best[:, None], links).max(0))
+    best[0] = links[0].max()
+    return best
 
 
 def deviations(R: np.ndarray, information: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -167,14 +177,14 @@ def _linearise(R, centres, problem: Problem, widen: float):
     if len(i):
         relative, t, length = _between(R, centres, i, j)
         e, turn, move, ahead = table.terms(relative, t)
-        limit = widen * _LIMIT * table.sigma
+        limit = widen * LIMIT * table.sigma
         # Geman-McClure: smooth, and what is far off or behind has no say
         u = np.where(ahead, (e / limit) ** 2, np.inf)
         count = table.sums(table.weight * (u < 1))
         share = table.weight * np.minimum(1.0, MOST_MATCHES / np.maximum(count, 1))[table.of]
         w = share / table.sigma**2 / (1 + u) ** 2
         lost = np.where(ahead, 1 - 1 / (1 + u), 1.0)
-        cost = 0.5 * (widen * _LIMIT) ** 2 * (share * lost).sum()
+        cost = 0.5 * (widen * LIMIT) ** 2 * (share * lost).sum()
         J = np.concatenate([turn, move])  # (6, M), by the pair's R and t
         found = table.products(J * w, np.concatenate([J, e[None]]))
         information, pull = found[..., :6], found[..., 6:]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ray_pose_ros.geometry.so3 import angle_between, nearest_rotation
+
+from .two_view import RayMatches
 
 # Share of all belief that is spread evenly over all rotations, whatever the samples say.
 DOUBT = 0.08
@@ -22,6 +24,8 @@ class Prior:
         R, centres: (N, 3, 3), (N, 3), the best guess.
         rotation_sigma: (N,) rad, rms angle. centre_sigma: (N,) rms distance.
         samples: (S, N, 3, 3) rotations of other answers, each in its own world; may be empty.
+        matches: of pairs (i, j), i < j, which the best guess was adjusted to, weighed as they were
+            there; may be empty.
     """
 
     R: np.ndarray
@@ -29,6 +33,7 @@ class Prior:
     rotation_sigma: np.ndarray
     centre_sigma: np.ndarray
     samples: np.ndarray
+    matches: dict[tuple[int, int], RayMatches] = field(default_factory=dict)
 
     def aligned(self, R: np.ndarray) -> Prior:
         """The same belief, the world turned so that the best guess suits R (N, 3, 3) best."""
@@ -46,6 +51,11 @@ class Prior:
     def pair_sigma(self, i: int, j: int) -> float:
         """rad, rms angle of the best guess of R_j R_i^T."""
         return float(np.hypot(self.rotation_sigma[i], self.rotation_sigma[j]))
+
+    def pair_translation(self, i: int, j: int) -> np.ndarray:
+        """t (3,) of the best guess' x_j = R x_i + t, |t| = 1; 0 for cameras at one place."""
+        t = self.R[j] @ (self.centres[i] - self.centres[j])
+        return t / max(np.linalg.norm(t), 1e-9)
 
     def log_ratio(self, i: int, j: int, R: np.ndarray) -> np.ndarray:
         """log of the density (...) of R_j R_i^T = R (..., 3, 3) over that of knowing nothing."""

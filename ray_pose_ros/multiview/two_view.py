@@ -26,7 +26,7 @@ class RayMatches:
         sigma: (K,) rad, one standard deviation of a match's epipolar error.
         centre_a, centre_b: (3,) unit rays through the object's place in the two images.
         weight: (K,) in [0, 1], how likely a match is to be one at all; None for 1. Only `adjust`
-            looks at it.
+            and `agreement_nats` look at it.
     """
 
     a: np.ndarray
@@ -43,6 +43,13 @@ class RayMatches:
         """Whether all values are equal."""
         mine, its = vars(self), vars(other)
         return all(np.array_equal(mine[name], its[name]) for name in mine)
+
+    def and_also(self, other: RayMatches) -> RayMatches:
+        """These matches and others of the same two views."""
+        weights = [np.ones(len(m)) if m.weight is None else m.weight for m in (self, other)]
+        rays = (np.concatenate([getattr(m, end) for m in (self, other)]) for end in 'ab')
+        sigma = np.concatenate([self.sigma, other.sigma])
+        return RayMatches(*rays, sigma, self.centre_a, self.centre_b, np.concatenate(weights))
 
     def take(self, which: np.ndarray) -> RayMatches:
         """The chosen matches: indices or a mask (K,) bool."""
@@ -96,6 +103,19 @@ def support(
     weight = 1 - (errors / (threshold * matches.sigma)) ** 2
     inside = (weight > 0) & (first > 0) & (second > 0)
     return np.where(inside, weight, 0).sum(-1), inside
+
+
+def agreement_nats(R: np.ndarray, t: np.ndarray, matches: RayMatches, limit: float) -> np.ndarray:
+    """How much likelier (...) the matches are under poses R (..., 3, 3), t (..., 3) than under
+    none, nats: as robust least squares sees them, cut off beyond `limit` deviations."""
+    a, b = (np.reshape(x.T, (3,) + (1,) * (t.ndim - 1) + (-1,)) for x in (matches.a, matches.b))
+    terms = epipolar_terms(
+        np.moveaxis(R, (-2, -1), (0, 1))[..., None], np.moveaxis(t, -1, 0)[..., None], a, b
+    )
+    u = (terms.error / (limit * matches.sigma)) ** 2
+    weight = np.ones(len(matches)) if matches.weight is None else matches.weight
+    weight = weight * min(1.0, MOST_MATCHES / max(weight.sum(), 1e-9))
+    return 0.5 * limit**2 * (weight * terms.ahead / (1 + u)).sum(-1)
 
 
 def object_misfit(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ray_pose_ros.multiview.adjust import deviations
+from ray_pose_ros.multiview.adjust import deviations, weakest_links
 from ray_pose_ros.multiview.prior import Prior
 
 from .hypotheses import Hypothesis
@@ -102,9 +102,4 @@ def strengths(chosen: dict[tuple[int, int], Hypothesis], n: int) -> np.ndarray:
             if k not in (i, j) and through > 0:
                 link[i, j] += through
                 link[j, i] = link[i, j]
-    best = link[0].copy()
-    best[0] = np.inf
-    for _ in range(n):
-        best = np.maximum(best, np.minimum(best[:, None], link).max(0))
-    best[0] = link[0].max()
-    return best
+    return weakest_links(link)

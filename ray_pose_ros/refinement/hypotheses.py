@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ray_pose_ros.geometry.so3 import angle_between
+from ray_pose_ros.multiview.adjust import LIMIT
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.multiview.two_view import (
     RayMatches,
+    agreement_nats,
     depths,
     epipolar_errors,
     object_misfit,
@@ -35,6 +37,9 @@ OBJECT_ANGLE, OBJECT_RATIO = np.radians(7.0), 0.3  # how well cameras point at t
 # share of all matches that agree + NUMBER times the log of all, less half the misfit. Logistic
 # regression on 1,541 pairs of 57 captures that the default model was trained on.
 CONSTANT, RATIO, NUMBER = -10.8, 7.9, 1.9
+# What a hypothesis loses for each nat by which the network's own matches agree less with it than
+# with the network's cameras, and the most: these matches err together.
+_LOSS, _MOST_LOST = 1.0, 3.0
 LEAST = -1.0  # log odds, below which a hypothesis has no evidence,
 CONFIRMED = 4.0  # unless with what the prior says of it they are above this
 _SAME = np.radians(6.0)
@@ -54,7 +59,8 @@ class Hypothesis:
         support: soft number of inliers. chance: what wrong poses reach with such matches.
         inliers: (K,) bool.
         evidence: log of how much more likely than chance the matches are, nats.
-        misfit: how badly both cameras look at the object, nats.
+        misfit: how badly both cameras look at the object, and the network's own matches are
+            explained, nats.
         belief: evidence less misfit, with the prior, nats.
     """
 
@@ -135,9 +141,20 @@ def judge(
     odds = log_odds(float(score), len(matches), misfit)
     if odds < LEAST and odds + told < CONFIRMED:
         evidence = min(evidence, misfit)
+    misfit += _unexplained(R, t, prior, i, j)
     belief = evidence + told - misfit
     sigma = float(np.sqrt(np.trace(covariance)))
     return Hypothesis(R, t, sigma, float(score), inliers, evidence, misfit, belief)
+
+
+def _unexplained(R: np.ndarray, t: np.ndarray, prior: Prior, i: int, j: int) -> float:
+    """What a pose loses for the network's own matches of views i and j, nats."""
+    own = prior.matches.get((i, j))
+    if own is None:
+        return 0.0
+    poses = (prior.pair_rotations(i, j)[0], R), (prior.pair_translation(i, j), t)
+    before, now = agreement_nats(*map(np.stack, poses), own, LIMIT)
+    return min(_LOSS * max(float(before - now), 0.0), _MOST_LOST)
 
 
 def _refined(starts: list[tuple[np.ndarray, np.ndarray]], matches: RayMatches) -> list[Found]:
@@ -200,10 +217,9 @@ def _possible(
     matches: RayMatches, R: np.ndarray, prior: Prior, i: int, j: int, spread: float
 ) -> np.ndarray:
     """(K,) bool: rays that nearly meet, not far behind, if the prior is about right."""
-    t = prior.R[j] @ (prior.centres[i] - prior.centres[j])
-    if angle_between(R, prior.pair_rotations(i, j)[0]) > 1e-6 or np.linalg.norm(t) < 1e-6:
+    t = prior.pair_translation(i, j)
+    if angle_between(R, prior.pair_rotations(i, j)[0]) > 1e-6 or np.linalg.norm(t) < 0.5:
         t = looking_translation(R, matches)
-    t = t / np.linalg.norm(t)
     band = max(1.0 * spread, np.radians(3.0))
     errors = np.abs(epipolar_errors(R, t, matches.a, matches.b))
     first, second = depths(R, t, matches.a, matches.b)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -194,7 +194,18 @@ def solve(prior: Prior, found: dict, looking: np.ndarray, poses: dict | None = N
     problem = Problem(explained, prior.aligned(agreed.R), looking)
     placed = place(agreed.R, agreed.chosen, looking)
     R, t, information, _ = adjust(agreed.R, placed, problem)
+    if prior.matches:
+        # The network's own hold the views that no others join. They are many and coarse: only
+        # where exact ones have led the cameras they lead nobody astray.
+        problem = replace(problem, matches=_joined(explained, prior.matches))
+        R, t, information, _ = adjust(R, t, problem)
     return certainty(R, t, information, problem.prior, agreed.chosen)
+
+
+def _joined(first: dict, second: dict) -> dict:
+    """The matches of pairs in either, put together where they are in both."""
+    both = {pair: m.and_also(second[pair]) if pair in second else m for pair, m in first.items()}
+    return {**second, **both}
 
 
 def prior_of(estimate: Estimate) -> Prior:
@@ -203,7 +214,12 @@ def prior_of(estimate: Estimate) -> Prior:
     if samples is None or len(samples) < 2:
         samples = np.zeros((0, *estimate.R.shape))
     return Prior(
-        estimate.R, estimate.centres, estimate.rotation_sigma, estimate.centre_sigma, samples
+        estimate.R,
+        estimate.centres,
+        estimate.rotation_sigma,
+        estimate.centre_sigma,
+        samples,
+        estimate.ray_matches,
     )
 
 
