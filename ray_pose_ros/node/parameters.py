@@ -149,7 +149,8 @@ PARAMETERS: tuple[Parameter, ...] = (
         'matcher',
         '',
         'Matcher that refinement uses beside SIFT; all but `sift` need a package (see '
-        '`ray-pose estimate --matcher`). Empty: `lighterglue` if it is installed.',
+        '`ray-pose estimate --matcher`). Empty: `aliked` if it is installed, else `lighterglue`, '
+        'which is faster.',
         choices=('', 'sift', 'xfeat', 'lighterglue', 'disk', 'aliked'),
     ),
     Parameter(

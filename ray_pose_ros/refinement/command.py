@@ -17,8 +17,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         '--matcher',
         metavar='NAME',
-        help='with --refine: sift, xfeat, lighterglue, disk or aliked; default: lighterglue where '
-        'it is installed, else sift (which always takes part)',
+        help='with --refine: sift, xfeat, lighterglue, disk or aliked; default: aliked where its '
+        'package is, else lighterglue, which is faster, else sift (which always takes part)',
     )
     return parser
 

@@ -30,6 +30,8 @@ from .place import place
 from .rolls import Rolls, vote
 from .trust import trusted
 
+# Learned matchers, the most accurate first. Both of them together tell no more than the first.
+LEARNED = 'aliked', 'lighterglue'
 FEATURES = 768  # of a learned matcher, an image: more cost more than they bring
 # Of SIFT beside a learned matcher: the longer side in pixels, and features. Twice as many of
 # larger images tell no better poses and take twice the time.
@@ -60,19 +62,22 @@ class RefinedEstimate(Estimate):
 def default_matchers(name: str | None = None, device: str = 'cpu') -> list[Matcher]:
     """Matchers for refinement: SIFT, exact where views are near, with a learned one for the rest.
 
-    name: of the learned one, or 'sift' for SIFT alone; None for 'lighterglue' if it is installed.
+    name: of the learned one, or 'sift' for SIFT alone; None for the first of LEARNED that is
+        installed.
     device: of torch, for the learned one.
     Raises ValueError and MatcherUnavailable as create_matcher.
     """
     if name == 'sift':
         return [create_matcher('sift')]
-    try:
-        learned = create_matcher(name or 'lighterglue', None, FEATURES, device)
-    except MatcherUnavailable:
-        if name:
-            raise
-        return [create_matcher('sift')]
-    return [create_matcher('sift', *_SIFT), learned]
+    for learned in [name] if name else LEARNED:
+        try:
+            matcher = create_matcher(learned, None, FEATURES, device)
+        except MatcherUnavailable:
+            if name:
+                raise
+        else:
+            return [create_matcher('sift', *_SIFT), matcher]
+    return [create_matcher('sift')]
 
 
 def keyframe(view: View) -> Keyframe:

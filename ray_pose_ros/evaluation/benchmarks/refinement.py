@@ -16,7 +16,13 @@ from ray_pose_ros.evaluation.sequences import Sequence, read_folder, render_scen
 from .timing import interleave, ratio, spread
 from .workload import Options
 
-WAYS = ('model', 'refined', 'lightglue-pairs', 'lightglue-colmap')
+WAYS = (
+    'model',
+    'refined',
+    'refined:matcher=lighterglue',
+    'lightglue-pairs',
+    'lightglue-colmap',
+)
 ONE_MORE = 'refined, one new keyframe'
 _ROUNDS = 3
 
