@@ -10,7 +10,7 @@ from ray_pose_ros.geometry.so3 import (
     rotation_from_vector,
     vector_from_rotation,
 )
-from ray_pose_ros.multiview.adjust import Problem, _linearise, adjust
+from ray_pose_ros.multiview.adjust import Problem, _linearise, adjust, deviations
 from ray_pose_ros.multiview.two_view import (
     depths,
     epipolar_errors,
@@ -333,3 +333,18 @@ def test_rotation_vectors_and_back():
         back = rotation_from_vector(vector_from_rotation(R))
         assert np.abs(back - R).max() < 1e-6
         assert angle_between(R, np.eye(3)) == pytest.approx(np.full(50, angle), abs=1e-6)
+
+
+def test_cameras_at_almost_one_place_have_a_covariance():
+    R, t = ring(2)
+    points = np.random.default_rng(3).normal(size=(60, 3)) * 0.3
+    matches = {(0, 1): see(R, t, 0, 1, points, np.random.default_rng(4))}
+    R = rotation_from_vector(np.radians([[0.0, 0.0, 0.0], [3.0, 8.0, -2.0]]))
+    together = -np.einsum('nij,j->ni', R, [0.0, 0.0, -1.0])
+    prior = noisy_prior(R, together, 1.0, np.random.default_rng(5))
+    problem = Problem(matches, prior, together)
+    centres = np.array([[0.0, 0.0, -1.0], [1e-12, 0.0, -1.0]])
+    _, information, _ = _linearise(R, centres, problem, 1.0)
+    assert np.linalg.cond(information) < 1e14
+    rotation, centre = deviations(R, information)
+    assert np.isfinite(rotation).all() and np.isfinite(centre).all() and (centre > 0).all()

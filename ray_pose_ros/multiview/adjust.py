@@ -26,6 +26,10 @@ from .two_view import MOST_MATCHES, RayMatches, Terms, epipolar_terms
 OBJECT_SIDE, OBJECT_LOG_DISTANCE = 0.12, 0.3  # deviations of a camera's view of the object
 LIMIT = 2.5  # deviations of a ray beyond which a match is cut off
 _SLOWLY = 2.0  # times the limit, to begin with
+# The shortest baseline, in distances of the object, whose change turns its direction as it does:
+# without a limit what matches seem to tell of a centre outgrows double precision where two cameras
+# come to be at one place.
+_SAME_PLACE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -204,11 +208,16 @@ def _linearise(R, centres, problem: Problem, widen: float):
 
 
 def _between(R, centres, i, j):
-    """Relative rotations (E, 3, 3), unit moves (E, 3) and baselines (E,) of pairs of cameras."""
+    """Relative rotations (E, 3, 3), unit moves (E, 3) and baselines (E,) of pairs of cameras.
+
+    Baselines count as no shorter than _SAME_PLACE.
+    """
     relative = R[j] @ np.swapaxes(R[i], -1, -2)
     move = (R[j] @ (centres[i] - centres[j])[..., None])[..., 0]
-    length = np.maximum(np.linalg.norm(move, axis=-1), 1e-9)
-    return relative, move / length[:, None], length
+    length = np.linalg.norm(move, axis=-1, keepdims=True)
+    # cameras at the very same place: any direction
+    move = np.where(length > 1e-12, move, [0.0, 0.0, 1.0]) / np.where(length > 1e-12, length, 1.0)
+    return relative, move, np.maximum(length[:, 0], _SAME_PLACE)
 
 
 def _add_prior(R, centres, problem: Problem, A, b) -> float:
