@@ -68,6 +68,8 @@ class LearnedMatcher:
         threshold: float | None = None,
         device: str = 'cpu',
     ):
+        import torch
+
         kind = _KINDS[name]
         self.name = name
         # XFeat's features are the same whoever matches them
@@ -79,9 +81,10 @@ class LearnedMatcher:
             self.threshold = 0.1 if kind.matcher else 0.82
         self.device, self.width = device, kind.descriptors
         self.extractor, self.matcher = _networks(name, kind)
-        self.extractor.to(device)
+        # convolutions of large maps of few channels are half as fast again this way on CPUs
+        self.extractor.to(device, memory_format=torch.channels_last)
         if self.matcher is not None:
-            self.matcher.to(device)
+            self.matcher.to(device).compute_in(_precision(name, device))
 
     def extract(self, image: np.ndarray, mask: np.ndarray | None = None) -> Features:
         """See Matcher.extract; `extra` has 'place', where LightGlue takes a point to be."""
@@ -132,6 +135,18 @@ class LearnedMatcher:
             tensors(lambda x: x.extra['place']), tensors(lambda x: x.descriptors), self.threshold
         )
         return Matches(indices.cpu().numpy(), scores.cpu().numpy().astype(np.float64))
+
+
+def _precision(name: str, device: str):
+    """What LightGlue computes in: half precision where that is faster, which finds nearly the
+    same matches."""
+    import torch
+
+    if torch.device(device).type == 'cuda':
+        return torch.float16
+    # LighterGlue is too narrow to gain from it
+    native = getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)()
+    return torch.bfloat16 if native and name != 'lighterglue' else torch.float32
 
 
 def _networks(name: str, kind: _Kind):

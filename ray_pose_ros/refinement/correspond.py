@@ -15,7 +15,6 @@ from .keyframe import TURNING, Keyframe
 
 PLENTY = 60  # matches that show that the images are the right way up
 _CLEAR = 2.5  # likeness of a turn, as a multiple of the next, that needs no second try
-_TRIES = 2
 
 
 def correspond(
@@ -70,22 +69,20 @@ def focal(camera: CameraModel) -> float:
 
 
 def _most(a: Keyframe, b: Keyframe, matcher: Matcher, turns: Sequence[int]):
-    best = None
-    for turn in _likely(a, b, matcher, turns):
-        fa, fb = a.features(matcher), b.features(matcher, turn)
-        found = a.matches(b, matcher, turn)
-        if best is None or len(found) > len(best[2]):
-            best = fa, fb, found, turn
-        if len(found) >= PLENTY:
-            break
-    return best
+    """Features and matches of that turn which gives most of them, and the turn.
 
-
-def _likely(a: Keyframe, b: Keyframe, matcher: Matcher, turns: Sequence[int]) -> Sequence[int]:
-    """The turns worth a try, by how many features look alike: that costs next to nothing."""
-    if len(turns) == 1:
-        return turns
+    The first turn is tried before b is looked at in any other way up, which costs more than
+    matching; then that one, of the others, in which features look most alike.
+    """
+    tried = _matched(a, b, matcher, turns[0])
+    if len(turns) == 1 or len(tried[2]) >= PLENTY:
+        return tried
     alike = {turn: a.likeness(b, matcher, turn) for turn in turns}
-    ranked = sorted(turns, key=lambda turn: -alike[turn])
-    clear = alike[ranked[0]] > _CLEAR * alike[ranked[1]]
-    return ranked[: 1 if clear else _TRIES]
+    second = max(turns[1:], key=alike.__getitem__)
+    if alike[turns[0]] > _CLEAR * alike[second]:
+        return tried
+    return max(tried, _matched(a, b, matcher, second), key=lambda x: len(x[2]))
+
+
+def _matched(a: Keyframe, b: Keyframe, matcher: Matcher, turn: int):
+    return a.features(matcher), b.features(matcher, turn), a.matches(b, matcher, turn), turn

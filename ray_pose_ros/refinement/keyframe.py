@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 
 from ray_pose_ros.matching import Features, Matcher, Matches
-from ray_pose_ros.matching.nearest import mutual_nearest
 from ray_pose_ros.multiview.two_view import RayMatches
 
 # Pixels, one standard deviation of the epipolar error of a good match, at the matcher's own size.
 PIXEL_SIGMA = {'sift': 0.5, 'xfeat': 1.1, 'lighterglue': 1.1, 'disk': 0.8, 'aliked': 0.7}
 _WORKING_SIDE = 1024
-_ALIKE = 0.82  # cosine of two descriptors, as in XFeat's own matching
 # Matchers that do not mind how an image is turned.
 TURNING = {'sift'}
 
@@ -70,8 +68,8 @@ class Keyframe:
         """Matches with another keyframe turned by `turn` right angles, found once."""
         return self._once(other, matcher.name, matcher, turn, matcher.match)
 
-    def likeness(self, other: Keyframe, matcher: Matcher, turn: int = 0) -> int:
-        """How many features are each other's nearest, and near, with another turned keyframe."""
+    def likeness(self, other: Keyframe, matcher: Matcher, turn: int = 0) -> float:
+        """How much features look like those of another turned keyframe; see `_alike`."""
         return self._once(other, f'{matcher.name} alike', matcher, turn, _alike)
 
     def _once(self, other: Keyframe, name: str, matcher: Matcher, turn: int, compare: Callable):
@@ -117,8 +115,16 @@ class Keyframe:
         return PIXEL_SIGMA.get(matcher.name, 1.0) * max(1.0, ratio)
 
 
-def _alike(a: Features, b: Features) -> int:
-    return len(mutual_nearest(a.descriptors, b.descriptors, min_cosine=_ALIKE))
+def _alike(a: Features, b: Features) -> float:
+    """Sum over features that are each other's nearest: by which share they are nearer than the
+    second nearest, squared."""
+    if not len(a) or len(b) < 2:
+        return 0.0
+    cosine = a.descriptors @ b.descriptors.T
+    nearest = cosine.argmax(1)
+    mutual = np.flatnonzero(cosine.argmax(0)[nearest] == np.arange(len(a)))
+    second, first = np.sort(np.partition(cosine[mutual], -2, axis=1)[:, -2:], axis=1).T
+    return float(np.square(1 - (1 - first) / np.maximum(1 - second, 1e-9)).sum())
 
 
 def unturned(points: np.ndarray, turn: int, width: int, height: int) -> np.ndarray:

@@ -35,11 +35,11 @@ class Aliked(nn.Module):
         self.conv4 = nn.Conv2d(128, 32, 1, bias=False)
         self.score_head = nn.Sequential(
             nn.Conv2d(128, 8, 1, bias=False),
-            nn.SELU(),
+            nn.SELU(inplace=True),
             nn.Conv2d(8, 4, 3, padding=1, bias=False),
-            nn.SELU(),
+            nn.SELU(inplace=True),
             nn.Conv2d(4, 4, 3, padding=1, bias=False),
-            nn.SELU(),
+            nn.SELU(inplace=True),
             nn.Conv2d(4, 1, 3, padding=1, bias=False),
         )
         self.desc_head = _DescriptorHead(128)
@@ -61,7 +61,7 @@ class Aliked(nn.Module):
         x3 = self.block3(F.avg_pool2d(x2, 4))
         x4 = self.block4(F.avg_pool2d(x3, 4))
         reduced = zip((self.conv1, self.conv2, self.conv3, self.conv4), (x1, x2, x3, x4))
-        return [F.selu(conv(x)) for conv, x in reduced]
+        return [_selu(conv(x)) for conv, x in reduced]
 
     def heat(self, maps: list[Tensor], size: torch.Size) -> Tensor:
         """Scores (H, W) in [0, 1]. The first layer mixes channels only, so it comes before the
@@ -78,7 +78,7 @@ class _DescriptorHead(nn.Module):
         super().__init__()
         self.offset_conv = nn.Sequential(
             nn.Conv2d(width, 2 * _SAMPLES, 3),
-            nn.SELU(),
+            nn.SELU(inplace=True),
             nn.Conv2d(2 * _SAMPLES, 2 * _SAMPLES, 1),
         )
         self.sf_conv = nn.Conv2d(width, width, 1, bias=False)
@@ -95,7 +95,7 @@ class _DescriptorHead(nn.Module):
         offsets = self.offset_conv(patches).clamp(-limit, limit)
         offsets = offsets.reshape(count, 2, _SAMPLES).transpose(1, 2)  # (M, S, 2)
         found = sampler.between((pixels[:, None] + offsets).reshape(-1, 2))
-        found = F.selu(found @ self.sf_conv.weight[:, :, 0, 0].T)
+        found = _selu(found @ self.sf_conv.weight[:, :, 0, 0].T)
         found = found.reshape(count, _SAMPLES, found.shape[1])
         return F.normalize(torch.einsum('nsc,scd->nd', found, self.agg_weights), dim=-1)
 
@@ -135,7 +135,7 @@ class _ConvBlock(nn.Module):
         self.conv2, self.bn2 = _convolution(outputs, outputs), nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.selu(self.bn2(self.conv2(F.selu(self.bn1(self.conv1(x))))))
+        return _selu(self.bn2(self.conv2(_selu(self.bn1(self.conv1(x))))))
 
 
 class _ResidualBlock(nn.Module):
@@ -146,12 +146,17 @@ class _ResidualBlock(nn.Module):
         self.downsample = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(F.selu(self.bn1(self.conv1(x)))))
-        return F.selu(out + self.downsample(x))
+        out = self.bn2(self.conv2(_selu(self.bn1(self.conv1(x)))))
+        return _selu(out + self.downsample(x))
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+
+def _selu(x: Tensor) -> Tensor:
+    """In place: at full resolution the memory costs as much time as the function."""
+    return F.selu(x, inplace=True)
 
 
 def _enlarge(x: Tensor, size: torch.Size) -> Tensor:

@@ -42,6 +42,18 @@ class LightGlue(nn.Module):
         self.log_assignment = nn.ModuleList([Assignment(width) for _ in range(layers)])
         self.token_confidence = nn.ModuleList([Confidence(width) for _ in range(layers - 1)])
 
+    def compute_in(self, precision: torch.dtype) -> LightGlue:
+        """Let attention, where the time goes, compute in float32, float16 or bfloat16.
+
+        What the layers add up, and what is made of the sum, stays float32. Returns self.
+        """
+        self.transformers.to(precision)
+        return self
+
+    @property
+    def precision(self) -> torch.dtype:
+        return next(self.transformers.parameters()).dtype
+
     @torch.no_grad()
     def forward(
         self, points: tuple[Tensor, Tensor], descriptors: tuple[Tensor, Tensor], threshold: float
@@ -53,7 +65,7 @@ class LightGlue(nn.Module):
             descriptors: (M, D) and (N, D).
         """
         x = [self.input_proj(d) for d in descriptors]
-        turns = [self.posenc(p) for p in points]
+        turns = [self.posenc(p).to(self.precision) for p in points]
         kept = [torch.arange(len(p), device=p.device) for p in points]
         total = sum(len(p) for p in points)
         for i, layer in enumerate(self.transformers):
@@ -115,10 +127,11 @@ class SelfAttention(nn.Module):
         self.ffn = _feed_forward(width)
 
     def forward(self, x: Tensor, turns: Tensor) -> Tensor:
-        qkv = self.Wqkv(x).unflatten(-1, (self.heads, -1, 3)).transpose(0, 1)  # (H, M, d, 3)
+        y = x.to(turns.dtype)
+        qkv = self.Wqkv(y).unflatten(-1, (self.heads, -1, 3)).transpose(0, 1)  # (H, M, d, 3)
         q, k, v = qkv.unbind(-1)
         found = _attend(_turn(q, turns), _turn(k, turns), v)
-        return x + self.ffn(torch.cat([x, self.out_proj(found)], dim=-1))
+        return x + self.ffn(torch.cat([y, self.out_proj(found)], dim=-1))
 
 
 class CrossAttention(nn.Module):
@@ -130,11 +143,10 @@ class CrossAttention(nn.Module):
         self.ffn = _feed_forward(width)
 
     def forward(self, a: Tensor, b: Tensor) -> list[Tensor]:
-        (qa, va), (qb, vb) = (
-            (self._split(self.to_qk(x)), self._split(self.to_v(x))) for x in (a, b)
-        )
+        y = [x.to(self.to_qk.weight.dtype) for x in (a, b)]
+        (qa, va), (qb, vb) = ((self._split(self.to_qk(x)), self._split(self.to_v(x))) for x in y)
         found = self.to_out(_attend(qa, qb, vb)), self.to_out(_attend(qb, qa, va))
-        return [x + self.ffn(torch.cat([x, m], dim=-1)) for x, m in zip((a, b), found)]
+        return [x + self.ffn(torch.cat([z, m], dim=-1)) for x, z, m in zip((a, b), y, found)]
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(0, 1)
@@ -178,6 +190,10 @@ def _feed_forward(width: int) -> nn.Sequential:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """(H, M, d), (H, N, d), (H, N, d) -> (M, H d)."""
+    if q.dtype == torch.bfloat16 and q.device.type == 'cpu':
+        # torch's fused attention does not use what the processor has for this precision
+        share = torch.bmm(q * q.shape[-1] ** -0.5, k.transpose(1, 2)).softmax(-1)
+        return torch.bmm(share, v).transpose(0, 1).flatten(1)
     found = F.scaled_dot_product_attention(q[None], k[None].contiguous(), v[None].contiguous())
     return found[0].transpose(0, 1).flatten(1)
 
