@@ -128,7 +128,7 @@ def test_a_matcher_that_is_not_installed_is_named(monkeypatch):
 def test_the_most_accurate_matcher_that_is_there_is_taken(monkeypatch, there, taken):
     made = create_matcher
 
-    def create(name, *options):
+    def create(name, *options, fast=False):
         if name == 'sift':
             return made(name, *options)
         if name not in there:

@@ -41,6 +41,7 @@ def create_matcher(
     max_side: int | None = None,
     max_features: int | None = None,
     device: str = 'cpu',
+    fast: bool = False,
 ) -> Matcher:
     """A matcher by its name.
 
@@ -50,6 +51,8 @@ def create_matcher(
         max_side: longer images are made that long in pixels first; default: what suits it.
         max_features: only the best so many of an image; default: what suits the matcher.
         device: of torch, for the learned ones.
+        fast: LightGlue stops sooner, and computes in half precision where the processor has it:
+            two to three times as fast, with nearly the same matches.
     Raises ValueError for an unknown name or numbers that are not above 0, MatcherUnavailable
     (with what to install) where an optional package is missing.
     """
@@ -66,4 +69,4 @@ def create_matcher(
         return SiftMatcher(**options)
     from .learned import LearnedMatcher
 
-    return LearnedMatcher(name, device=device, **options)
+    return LearnedMatcher(name, device=device, fast=fast, **options)

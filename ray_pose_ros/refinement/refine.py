@@ -71,7 +71,7 @@ def default_matchers(name: str | None = None, device: str = 'cpu') -> list[Match
         return [create_matcher('sift')]
     for learned in [name] if name else LEARNED:
         try:
-            matcher = create_matcher(learned, None, FEATURES, device)
+            matcher = create_matcher(learned, None, FEATURES, device, fast=True)
         except MatcherUnavailable:
             if name:
                 raise
