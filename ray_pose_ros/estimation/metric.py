@@ -1,15 +1,15 @@
 """Metric scale: how many metres a unit of the published world is, from known camera poses.
 
-Known are the poses of some of the cameras in a frame in which the object stands still (odometry, an
-arm's kinematics, a calibrated rig). What is looked for is the similarity between the two worlds,
-`x_motion = scale Q x + p`, see "Similarity transforms" in docs/conventions.md.
+Known are the poses of some of the cameras in a frame in which the object stands still (odometry,
+an arm's kinematics, a calibrated rig). What is looked for is the similarity between the two
+worlds, `x_motion = scale Q x + p`, see "Similarity transforms" in docs/conventions.md.
 
-The origin of the published world is the object. Each camera, turned by its known orientation, tells
-where it sees it: `a_i = R_known_i^T t_i` (world units), so that `p = c_known_i + scale a_i` for all
-of them. That is triangulation from known cameras, and hardly minds a wrong estimated orientation: a
-camera put onto the other side of the object by mistake still sees it where it is. The centres
-themselves, `c_known_i = scale Q c_i + p`, give scales with several times the error, because
-estimated rotations are in them (docs/results.md).
+The origin of the published world is the object. Each camera, turned by its known orientation,
+tells where it sees it: `a_i = R_known_i^T t_i` (world units), so that `p = c_known_i + scale a_i`
+for all of them. That is triangulation from known cameras, and hardly minds a wrong estimated
+orientation: a camera put onto the other side of the object by mistake still sees it where it is.
+The centres themselves, `c_known_i = scale Q c_i + p`, give scales with several times the error,
+because estimated rotations are in them (docs/results.md).
 
 The a_i are the noisy side and the c_known_i the exact one, so the first are regressed on the
 second, `a_i = u p - u c_known_i` with u = 1 / scale: the other way round, noise would make the
@@ -130,7 +130,7 @@ def fit_metric(
     """
     n = len(R)
     if n < 2:
-        raise NoScale(f'the pose of {n} camera of the window is known, expected 2 or more')
+        raise NoScale(f'poses are known of {n} cameras of the window, expected 2 or more')
     apart = np.linalg.norm(centres_known[:, None] - centres_known[None], axis=-1).max()
     if apart < LEAST_MOTION:
         raise NoScale(

@@ -54,8 +54,12 @@ class ScaleFilter:
             self._variance += float(max(spread, STEP) ** 2 / len(shared))
         self._distances, self._first = distances, ids[0]
 
-    def update(self, fit: MetricFit, ids: Sequence[int]) -> None:
-        """Take in what the window itself tells, from the keyframes `ids` whose pose is known."""
+    def update(self, fit: MetricFit, ids: Sequence[int]) -> bool:
+        """
+        Take in what the window itself tells, from the keyframes `ids` whose pose is known.
+
+        False for one that cannot be true if what was known before is: it does not count.
+        """
         log, variance = math.log(fit.scale), fit.log_sigma**2
         fresh = len(set(ids) - self._counted) / len(ids)
         if self._log is not None:
@@ -64,16 +68,17 @@ class ScaleFilter:
             if apart <= _SURPRISE * math.sqrt(variance + self._variance):
                 self._surprises = 0
             elif self._surprises < _PATIENCE:
-                return
+                return False
         if self._log is None or self._surprises:
             self._log, self._variance, self._surprises = log, variance, 0
             self._counted = set(ids)
-            return
+            return True
         before = 1 / self._variance
         gain = max(fresh / variance, 1 / variance - before)
         self._log += gain / (before + gain) * (log - self._log)
         self._variance = max(1 / (before + gain), fit.common**2)
         self._counted = (self._counted & set(self._distances)) | set(ids)
+        return True
 
     def scale(self, most_sigma: float) -> tuple[float, float] | None:
         """Metres per unit and the deviation of its logarithm; None while not known that well."""
