@@ -21,7 +21,7 @@ class MetricWindows:
     The scale of the newest window, and where its world is in `motion_frame`; one thread.
 
     `place` is the pose of `reference_frame` there, in metres, None where the window does not tell.
-    `scale` says for people what the scale is, and if it is arbitrary, why.
+    `scale` says for people what the scale of the last one is, and if it is arbitrary, why.
     """
 
     def __init__(self, settings, is_own: Callable[[str, str], bool], report: Callable) -> None:
@@ -37,6 +37,14 @@ class MetricWindows:
         self._settings = settings
         self.motion.apply_settings(settings)
 
+    @property
+    def scale(self) -> str:
+        """`metric (from TF odom, +-4 %)`, or `arbitrary`, and why."""
+        frame = self._settings.motion_frame
+        if self._metric is not None:
+            return str(self._metric)
+        return f'{ARBITRARY} (TF {frame}: {self._why})' if frame else ARBITRARY
+
     def lose(self) -> None:
         """Take nothing over to the next window; what was published stays as it is."""
         self._filter.reset()
@@ -46,7 +54,8 @@ class MetricWindows:
         """Forget the keyframes and the scale."""
         self.motion.forget()
         self.lose()
-        self.scale = self._arbitrary('there is no estimate yet')
+        self._metric: MetricScale | None = None
+        self._why = 'there is no estimate yet'
 
     def rewind(self) -> None:
         """Forget all poses and the scale: time went back, and TF may begin anew elsewhere."""
@@ -72,15 +81,14 @@ class MetricWindows:
         except NoScale as missing:
             why = str(missing)
         found = self._filter.scale(self._settings.scale_max_sigma)
+        self._metric, self._why = None, why
         if found is None:
-            self.scale = self._arbitrary(why)
             return solved
         scale, sigma = found
-        metric = MetricScale(scale, sigma, f'TF {self._settings.motion_frame}')
-        self.scale = str(metric)
+        self._metric = MetricScale(scale, sigma, f'TF {self._settings.motion_frame}')
         if fit is not None:
             self.place = Rigid(fit.rotation, fit.translation_at(scale))
-        return replace(solved, estimate=in_metres(solved.estimate, metric))
+        return replace(solved, estimate=in_metres(solved.estimate, self._metric))
 
     def _fit(self, solved: Solved) -> MetricFit | None:
         """What the window alone tells, None where that cannot be true. Raises NoScale."""
@@ -98,10 +106,6 @@ class MetricWindows:
         )
         accepted = self._filter.update(fit, [solved.keyframes[i].id for i in known])
         return fit if accepted else None
-
-    def _arbitrary(self, why: str) -> str:
-        frame = self._settings.motion_frame
-        return f'{ARBITRARY} (TF {frame}: {why})' if frame else ARBITRARY
 
 
 def _keys(solved: Solved) -> list[Key]:
