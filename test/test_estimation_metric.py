@@ -15,6 +15,7 @@ from ray_pose_ros.estimation.metric import (
     COMMON,
     LEAST_COMMON,
     LEAST_ERROR,
+    Contradiction,
     MetricScale,
     NoScale,
     fit_metric,
@@ -129,11 +130,11 @@ def test_no_scale_without_motion_or_against_it():
     with pytest.raises(NoScale):
         fit(R, t, R_known, jitter)
     turned = rotation_from_vector(np.array([[0, 0, 0], [0, 2, 0], [2, 0, 0], [0, 0, 2.0]])) @ R
-    with pytest.raises(NoScale, match='contradicts the estimate: 1 of 4 orientations agree'):
+    with pytest.raises(Contradiction, match='contradicts the estimate: 1 of 4 orientations agree'):
         fit(turned, t, R_known, centres)
-    with pytest.raises(NoScale, match='contradicts the estimate: 1 of 2'):
+    with pytest.raises(Contradiction, match='contradicts the estimate: 1 of 2'):
         fit(turned[:2], t[:2], R_known[:2], centres[:2])
-    with pytest.raises(NoScale, match='behind'):
+    with pytest.raises(Contradiction, match='behind'):
         fit(R, -t, R_known, centres)
 
 

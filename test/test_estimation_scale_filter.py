@@ -93,5 +93,8 @@ def test_a_surprise_is_not_believed_until_it_comes_again():
     assert not scales.update(fit(4.0, 0.05), [0, 1, 2, 3])
     assert scales.update(fit(4.1, 0.05), [0, 1, 2, 3])
     assert scales.scale(0.25) == pytest.approx((4.1, 0.05))
-    scales.reset()
+    scales.doubt()
+    scales.doubt()
+    assert scales.scale(0.25) is not None
+    scales.doubt()  # the third in a row
     assert scales.scale(0.25) is None

@@ -41,6 +41,10 @@ class NoScale(ValueError):
     """Known poses do not fix the scale; the text says why."""
 
 
+class Contradiction(NoScale):
+    """The known poses and the estimate cannot both be right."""
+
+
 @dataclass(frozen=True)
 class MetricScale:
     """What an estimate in metres was made metric with.
@@ -125,8 +129,8 @@ def fit_metric(
         most_sigma: refuse a scale whose logarithm is less certain.
 
     Raises:
-        NoScale: fewer than two cameras, no motion, orientations of most cameras contradict the
-            known ones, or too uncertain.
+        NoScale: fewer than two cameras, no motion, or too uncertain.
+        Contradiction: orientations of most cameras are not the known ones.
     """
     n = len(R)
     if n < 2:
@@ -139,7 +143,7 @@ def fit_metric(
         )
     rotation, agreeing = _common_rotation(R, R_known, rotation_sigma)
     if agreeing < n // 2 + 1:
-        raise NoScale(
+        raise Contradiction(
             f'the known motion contradicts the estimate: {agreeing} of {n} orientations agree '
             f'within {np.degrees(AGREES):.0f} degrees'
         )
@@ -147,7 +151,9 @@ def fit_metric(
     inverse, sigma, weights = _regress(towards, centres_known, centre_sigma)
     common = float(np.hypot(COMMON * np.median(centre_sigma), LEAST_COMMON))
     if inverse <= 0:
-        raise NoScale('the known motion contradicts the estimate: the object would be behind it')
+        raise Contradiction(
+            'the known motion contradicts the estimate: the object would be behind the cameras'
+        )
     log_sigma = float(np.hypot(sigma / inverse, common))
     if log_sigma > most_sigma:
         raise NoScale(

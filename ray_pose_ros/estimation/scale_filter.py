@@ -12,7 +12,7 @@ from ray_pose_ros.estimation.metric import MetricFit
 STEP = 0.05  # least deviation of what one camera's two distances tell of a change of the unit
 _SURPRISE = 3.0  # standard deviations between two scales that cannot both be right
 _LEAST = 1e-9  # distance of a camera from the object, world units
-_PATIENCE = 2  # surprises in a row after which the new one is believed
+_PATIENCE = 2  # surprises in a row after which a new scale is believed, or none any more
 
 
 class ScaleFilter:
@@ -79,6 +79,12 @@ class ScaleFilter:
         self._variance = max(1 / (before + gain), fit.common**2)
         self._counted = (self._counted & set(self._distances)) | set(ids)
         return True
+
+    def doubt(self) -> None:
+        """Hear that a window contradicts what is known of its cameras; of several, forget."""
+        self._surprises += 1
+        if self._surprises > _PATIENCE:
+            self.reset()
 
     def scale(self, most_sigma: float) -> tuple[float, float] | None:
         """Metres per unit and the deviation of its logarithm; None while not known that well."""

@@ -7,7 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from ray_pose_ros.estimation.metric import MetricFit, MetricScale, NoScale, fit_metric, in_metres
+from ray_pose_ros.estimation.metric import (
+    Contradiction,
+    MetricFit,
+    MetricScale,
+    NoScale,
+    fit_metric,
+    in_metres,
+)
 from ray_pose_ros.estimation.scale_filter import ScaleFilter
 from ray_pose_ros.node.motion import Key, Motion
 from ray_pose_ros.node.transform_buffer import Rigid
@@ -73,6 +80,7 @@ class MetricWindows:
         if not self.motion.wanted:
             return solved
         self._solved, self.place = solved, None
+        self.motion.settle()
         ids = [k.id for k in solved.keyframes]
         self._filter.move(ids, solved.estimate.t)
         fit, why = None, 'it changed suddenly'
@@ -80,6 +88,8 @@ class MetricWindows:
             fit = self._fit(solved)
         except NoScale as missing:
             why = str(missing)
+            if isinstance(missing, Contradiction):
+                self._filter.doubt()
         found = self._filter.scale(self._settings.scale_max_sigma)
         self._metric, self._why = None, why
         if found is None:

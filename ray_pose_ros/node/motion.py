@@ -94,9 +94,9 @@ class Motion:
         self._waiting[key] = frame_id.lstrip('/'), time.monotonic() + self._settings.motion_timeout
         self._last[camera] = key, frame_id.lstrip('/')
         self._still.pop(camera, None)
-        while len(self._waiting) > KEPT:
+        self._ask(key)
+        if len(self._waiting) > KEPT:
             self._waiting.popitem(last=False)
-        self.settle()
 
     def keep(self, camera: str, stamp_ns: int) -> None:
         """Remember a keyframe's pose for as long as it can be in the window."""
@@ -104,27 +104,29 @@ class Motion:
 
     def settle(self) -> set[Key]:
         """Look up what is waited for; returns the keyframes whose pose is known from now on."""
-        found: set[Key] = set()
-        for key, (frame, until) in list(self._waiting.items()):
-            try:
-                if not frame:
-                    raise NoTransform(f'the images of {key[0]} name no frame')
-                pose = self.buffer.look_up(self._frame, frame, key[1])
-            except NoTransform as missing:
-                if time.monotonic() > until:
-                    del self._waiting[key]
-                    self._report(
-                        f'{missing}; a keyframe has no known pose in {self._frame!r} (parameters '
-                        'motion_frame and motion_timeout)'
-                    )
-                continue
-            del self._waiting[key]
-            self._known[key] = pose
-            found.add(key)
+        return {key for key in list(self._waiting) if self._ask(key)}
+
+    def _ask(self, key: Key) -> bool:
+        """Look up a keyframe's pose and stop waiting for it if that is in vain."""
+        frame, until = self._waiting[key]
+        try:
+            if not frame:
+                raise NoTransform(f'the images of {key[0]} name no frame')
+            pose = self.buffer.look_up(self._frame, frame, key[1])
+        except NoTransform as missing:
+            if time.monotonic() > until:
+                del self._waiting[key]
+                self._report(
+                    f'{missing}; a keyframe has no known pose in {self._frame!r} (parameters '
+                    'motion_frame and motion_timeout)'
+                )
+            return False
+        del self._waiting[key]
+        self._known[key] = pose
         if len(self._known) > KEPT:
-            for key in [k for k in self._known if k not in self._kept][: len(self._known) - KEPT]:
-                del self._known[key]
-        return found
+            # never empty: those that are kept whatever comes are fewer
+            del self._known[next(k for k in self._known if k not in self._kept)]
+        return True
 
     def poses(self, keys: Iterable[Key]) -> list[Rigid | None]:
         """The poses of keyframes, None where TF has not told them."""
