@@ -32,21 +32,22 @@ def test_a_perfect_answer_has_no_error():
     )
     error = scale_error(estimate, sequence, chosen, 'data')
     assert abs(error.log_error) < 1e-6 and error.place_error < 1e-6 and not error.refused
-    assert abs(error.by_centres) < 1e-6 and 0.02 < error.log_sigma < 0.1
+    assert abs(error.by_centres) < 1e-6 and abs(error.shape_error) < 1e-6
+    assert 0.02 < error.log_sigma < 0.1
     estimate.R = estimate.R[::-1]
     assert 'contradicts' in scale_error(estimate, sequence, chosen, 'data').refused
 
 
 def test_the_table_counts_what_was_refused():
     errors = [
-        ScaleError('a', 2, 0.1, 0.04, 0.2, 0.3),
+        ScaleError('a', 2, 0.1, 0.04, 0.2, 0.3, 0.03),
         ScaleError('a', 2, -0.02, 0.04, 0.1, 0.1),
-        ScaleError('a', 2, *[float('nan')] * 3, 0.5, 'why'),
-        ScaleError('b', 3, *[float('nan')] * 3, 0.5, 'why'),
+        ScaleError('a', 2, *[float('nan')] * 3, 0.5, refused='why'),
+        ScaleError('b', 3, *[float('nan')] * 3, 0.5, refused='why'),
     ]
     head, _, a, b, total = table(errors).splitlines()
     assert head.count('|') == a.count('|') == b.count('|')
-    assert a == '| a | 2 | 3 | 67 % | 6 % | 7.2 % | 4 % | 50 % | 15 % | 20 % |'
+    assert a == '| a | 2 | 3 | 67 % | 6 % | 7.2 % | 4 % | 50 % | 15 % | 20 % | 1 | 3 % | 100 % |'
     assert b.startswith('| b | 3 | 1 | 0 % | - |') and total.startswith('| all |  | 4 | 50 % |')
 
 

@@ -21,7 +21,10 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
+from ray_pose_ros.evaluation.scale import true_object
+from ray_pose_ros.evaluation.sequences import Sequence, render_scene
 from ray_pose_ros.geometry.so3 import rotation_from_vector
+from ray_pose_ros.model.checkpoint import default_checkpoint
 from ray_pose_ros.node import camera_input, frame_tree
 from ray_pose_ros.node.conversions import (
     camera_from_pose,
@@ -29,6 +32,7 @@ from ray_pose_ros.node.conversions import (
     time_message,
     transform_from_pose,
 )
+from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.outputs import LATCHED
 from ray_pose_ros.node.parameter import ParameterError
 from ray_pose_ros.node.parameters import make_settings
@@ -464,3 +468,28 @@ def test_a_busy_tf_costs_little(start):
     assert harness.until(lambda: harness.count == 4)
     assert scale_is(harness, 'metric')
     assert time.monotonic() - begun < 20
+
+
+def test_the_shipped_model_and_tf_put_a_rendered_object_where_it_is(start):
+    """All of it: pictures and TF in; the object, in metres in the robot's frame, out."""
+    if not (default_checkpoint() / 'model.safetensors').is_file():
+        pytest.skip('this checkout has no weights')
+    sequence = render_scene(3, size=224)
+    metres = 0.25  # of a unit of the renderer, where the object is about 1 large, at the origin
+    centres = metres * sequence.centres
+    harness = start(make_estimator, METRIC | {'device': 'cpu', 'lost_rotation_sigma': 0.8})
+    robot = Robot(harness)
+    chosen = range(5)
+    for k in chosen:
+        robot.be(0, 100 + k, R=sequence.R[k], centre=centres[k])
+        harness.until(lambda: False, 0.05)
+        view = sequence.views[k]
+        harness.client.show(view.image, (100 + k) * SECOND, view.camera)
+    assert harness.until(lambda: harness.count == len(chosen), 60)
+    assert harness.until(lambda: 'ray_pose_world' in sent(harness))
+    metric = harness.node._last.estimate.metric
+    place, unit = true_object(Sequence('', sequence.views, sequence.R, -np.einsum(
+        'nij,nj->ni', sequence.R, centres)), list(chosen))  # fmt: skip
+    at = sent(harness)['ray_pose_world'].transform.translation
+    assert abs(np.log(metric.metres_per_unit / unit)) < 2 * metric.log_sigma < 0.3
+    assert np.linalg.norm(place - [at.x, at.y, at.z]) < 0.1 * unit

@@ -30,8 +30,9 @@ LEAST_MOTION = 1e-3  # metres between the furthest two cameras; TF is not better
 # Of the told uncertainty and of errors on photographs (docs/results.md): what a camera says of the
 # object is wrong by at least LEAST_ERROR of its distance, and all of a window are wrong alike, as
 # the network takes the whole object for nearer or larger, by COMMON of the told sigma and
-# LEAST_COMMON.
+# LEAST_COMMON. A sigma counts up to TURNED times that of the orientation, over the distance.
 LEAST_ERROR, COMMON, LEAST_COMMON = 0.03, 0.3, 0.02
+TURNED = 2.0
 _FREEDOM = 5.0  # of Student's t, which weighs the cameras
 _PRIOR_FREEDOM = 6.0  # how many residuals the told uncertainty is worth against the ones found
 _ROUNDS = 20
@@ -148,8 +149,11 @@ def fit_metric(
             f'within {np.degrees(AGREES):.0f} degrees'
         )
     towards = np.einsum('nji,nj->ni', R_known, t)
-    inverse, sigma, weights = _regress(towards, centres_known, centre_sigma)
-    common = float(np.hypot(COMMON * np.median(centre_sigma), LEAST_COMMON))
+    # A camera in a wrong place is turned wrong as well. What its centre is less certain than that
+    # it has in common with all others: how far away the object is, which refinement leaves open.
+    own = np.minimum(centre_sigma, TURNED * rotation_sigma * np.linalg.norm(t, axis=1))
+    inverse, sigma, weights = _regress(towards, centres_known, own)
+    common = float(np.hypot(COMMON * np.median(own), LEAST_COMMON))
     if inverse <= 0:
         raise Contradiction(
             'the known motion contradicts the estimate: the object would be behind the cameras'

@@ -2,7 +2,9 @@
 
 The true poses of a set stand for what /tf tells the node. The true unit is the distance of the
 first camera from the object, as the model was trained: the object is the point nearest to the rays
-through the middles of all crops.
+through the middles of all crops. Where crops look at different parts of a large thing that is not
+one point. So where the estimated cameras are right, and their distances from each other with them,
+the unit that these have is told too.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from tqdm import tqdm
 from ray_pose_ros.estimation.estimator import Estimate, Estimator
 from ray_pose_ros.estimation.metric import NoScale, fit_metric
 from ray_pose_ros.geometry.gauge import axes_intersection
-from ray_pose_ros.geometry.similarity import align_similarity
+from ray_pose_ros.geometry.similarity import align_similarity, relative_rotation_errors
 from ray_pose_ros.geometry.so3 import camera_centres
 from ray_pose_ros.refinement.refine import default_matchers
 from ray_pose_ros.refinement.refining import RefiningEstimator
@@ -25,6 +27,22 @@ from .command import chosen_sources
 from .draws import draw_subsets
 from .sequences import Sequence
 
+RIGHT = 5.0  # degrees
+COLUMNS = (
+    'data',
+    'N',
+    'sets',
+    'scale told',
+    'error, median',
+    'error, rms',
+    'told, median',
+    'within 2 sigma',
+    'object off by',
+    'by centres, median',
+    'poses right',
+    'error there, median',
+    'within 2 sigma',
+)
 MOST_SIGMA = 0.25  # the default of the node's parameter scale_max_sigma
 
 
@@ -37,6 +55,8 @@ class ScaleError:
         log_error, log_sigma: found over true scale, and its told deviation; nan if refused.
         place_error: how far the object is put from where it is, over the first camera's distance.
         by_centres: log_error of aligning the estimated centres with the true ones.
+        shape_error: log of found scale over that alignment's, where all relative rotations are
+            right within RIGHT; nan elsewhere.
         refused: why there is no scale, or ''.
     """
 
@@ -46,6 +66,7 @@ class ScaleError:
     log_sigma: float
     place_error: float
     by_centres: float
+    shape_error: float = float('nan')
     refused: str = ''
 
 
@@ -93,7 +114,9 @@ def scale_error(
         fit = fit_metric(estimate.R, estimate.t, *sigmas, R, centres, MOST_SIGMA)
     except NoScale as reason:
         nan = float('nan')
-        return ScaleError(data, len(chosen), nan, nan, nan, by_centres, str(reason))
+        return ScaleError(data, len(chosen), nan, nan, nan, by_centres, refused=str(reason))
+    worst = relative_rotation_errors(torch.from_numpy(estimate.R), torch.from_numpy(R)).max()
+    shape = float(np.log(fit.scale / float(aligned))) if worst < RIGHT else float('nan')
     return ScaleError(
         data,
         len(chosen),
@@ -101,6 +124,7 @@ def scale_error(
         fit.log_sigma,
         float(np.linalg.norm(fit.translation - place) / unit),
         by_centres,
+        shape,
     )
 
 
@@ -119,11 +143,7 @@ def true_object(sequence: Sequence, chosen: list[int]) -> tuple[np.ndarray, floa
 
 def table(errors: list[ScaleError]) -> str:
     """A Markdown table, one line for each kind of data and number of views."""
-    lines = [
-        '| data | N | sets | scale told | error, median | error, rms | told, median | '
-        'within 2 sigma | object off by | by centres, median |',
-        '| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |',
-    ]
+    lines = [f'| {" | ".join(COLUMNS)} |', '| --- ' * len(COLUMNS) + '|']
     groups = dict.fromkeys((e.data, e.views) for e in errors)
     for data, views in groups:
         lines.append(
@@ -150,7 +170,16 @@ def _line(data: str, views: str, errors: list[ScaleError]) -> str:
             np.median(place),
             np.median(np.abs(centres)),
         ):
-            cells.append(f'{100 * value:{".2g" if value < 0.095 else ".0f"}} %')
-    else:
-        cells += ['-'] * 6
+            cells.append(_percent(value))
+        right = np.array([e.shape_error for e in told])
+        known = np.isfinite(right)
+        cells.append(str(known.sum()))
+        if known.any():
+            right, sigma = np.abs(right[known]), sigma[known]
+            cells += [_percent(np.median(right)), _percent((right < 2 * sigma).mean())]
+    cells += ['-'] * (len(COLUMNS) - len(cells))
     return f'| {" | ".join(cells)} |'
+
+
+def _percent(value: float) -> str:
+    return f'{100 * value:{".2g" if value < 0.095 else ".0f"}} %'
