@@ -154,7 +154,8 @@ def test_with_motion_all_lengths_are_metres_and_the_object_is_in_the_robots_fram
     drive(harness, robot, range(4))
     assert harness.until(lambda: harness.count == 4)
     assert scale_is(harness, 'metric (from TF odom, +-')
-    assert harness.diagnosed('scale', said(harness)['scale'])
+    told = harness.client.diagnostics
+    assert harness.until(lambda: told.get('scale') == said(harness)['scale'])
     R, t = SCENE.estimate(range(4))
     expected = -np.einsum('nji,nj->ni', R, SCALE * t)
     found = [[p.position.x, p.position.y, p.position.z] for p in harness.client.poses[-1].poses]
@@ -257,6 +258,9 @@ def test_a_jump_of_time_and_being_lost_forget_the_scale(start):
     harness.show([4], IMAGES, CAMERA, 0)  # time goes back, and TF knows nothing of it
     assert harness.diagnosed('refused: time_jump', '1')
     assert scale_is(harness, 'arbitrary (TF odom: poses are known of 0 cameras')
+    harness.client.tf.clear()
+    harness.until(lambda: False, 0.5)
+    assert 'ray_pose_world' not in sent(harness)
     harness.trigger('reset')
     drive(harness, robot, range(5, 8))
     assert scale_is(harness, 'metric')

@@ -48,8 +48,10 @@ class Transforms:
         self._fixed, self._stamp_ns, self._inverted_ns, self.lost = [], 0, 0, None
 
     def rewind(self) -> None:
-        """Allow earlier stamps again, after time went back."""
+        """Allow earlier stamps again, after time went back; the robot may begin anew elsewhere."""
         self._stamp_ns = self._inverted_ns = 0
+        motion = self._settings.motion_frame
+        self._fixed = [t for t in self._fixed if t.header.frame_id != motion]
 
     def lose(self, why: str) -> None:
         """Publish nothing until an estimate can be trusted again."""
