@@ -30,12 +30,16 @@ def test_a_perfect_answer_has_no_error():
     estimate = SimpleNamespace(
         R=R[chosen], t=t[chosen], centres=camera_centres(R, t)[chosen], **sigmas
     )
-    error = scale_error(estimate, sequence, chosen, 'data')
+    error = scale_error(estimate, sequence, chosen, 'data', np.zeros((2, 4, 3)))
     assert abs(error.log_error) < 1e-6 and error.place_error < 1e-6 and not error.refused
     assert abs(error.by_centres) < 1e-6 and abs(error.shape_error) < 1e-6
     assert 0.02 < error.log_sigma < 0.1
+    off = np.random.default_rng(0).normal(size=(2, 4, 3)) * [[[0.05]], [[2.0]]]
+    noisy = scale_error(estimate, sequence, chosen, 'data', off)
+    assert 1e-3 < abs(noisy.log_error) < 0.2 and noisy.place_error > 1e-3
     estimate.R = estimate.R[::-1]
-    assert 'contradicts' in scale_error(estimate, sequence, chosen, 'data').refused
+    found = scale_error(estimate, sequence, chosen, 'data', np.zeros((2, 4, 3)))
+    assert 'contradicts' in found.refused
 
 
 def test_the_table_counts_what_was_refused():

@@ -90,6 +90,15 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         'give to the answers of the model (or with --methods refined, of its refinement), and '
         'how certain it is said to be',
     )
+    methods(
+        '--tf-noise',
+        type=float,
+        nargs=2,
+        default=[0.0, 0.0],
+        metavar=('SHARE', 'DEG'),
+        help='of --scale: each known pose is off by so much, rms; places by a share of the first '
+        "camera's distance from the object",
+    )
     methods('--samples', type=int, metavar='N', help='default: what suits the checkpoint')
 
     out = parser.add_argument_group('output').add_argument

@@ -19,7 +19,7 @@ from ray_pose_ros.estimation.estimator import Estimate, Estimator
 from ray_pose_ros.estimation.metric import NoScale, fit_metric
 from ray_pose_ros.geometry.gauge import axes_intersection
 from ray_pose_ros.geometry.similarity import align_similarity, relative_rotation_errors
-from ray_pose_ros.geometry.so3 import camera_centres
+from ray_pose_ros.geometry.so3 import camera_centres, rotation_from_vector
 from ray_pose_ros.refinement.refine import default_matchers
 from ray_pose_ros.refinement.refining import RefiningEstimator
 
@@ -84,7 +84,7 @@ def measure(args: argparse.Namespace) -> list[ScaleError]:
     )
     if 'refined' in args.methods:
         estimator = RefiningEstimator(estimator, default_matchers(None, str(estimator.device)))
-    errors = []
+    errors, rng = [], np.random.default_rng(args.seed)
     for source in tqdm(chosen_sources(args), unit='sequence', disable=None, file=sys.stderr):
         sequence, prepared = source.load(), {}
         for views in args.views:
@@ -96,14 +96,20 @@ def measure(args: argparse.Namespace) -> list[ScaleError]:
                 if true_object(sequence, chosen)[1] <= 0:  # crops that look at different things
                     continue
                 found = estimator.solve([prepared[i] for i in chosen])
-                errors.append(scale_error(found, sequence, chosen, source.data))
+                noise = (
+                    rng.normal(size=(2, views, 3)) * np.reshape(args.tf_noise, (2, 1, 1)) / 3**0.5
+                )
+                errors.append(scale_error(found, sequence, chosen, source.data, noise))
     return errors
 
 
 def scale_error(
-    estimate: Estimate, sequence: Sequence, chosen: list[int], data: str
+    estimate: Estimate, sequence: Sequence, chosen: list[int], data: str, noise: np.ndarray
 ) -> ScaleError:
-    """The error of one set, whose cameras are all known."""
+    """The error of one set, whose cameras are all known.
+
+    noise (2, N, 3): of their places, over the first one's distance, and orientations, degrees.
+    """
     R, t = sequence.R[chosen], sequence.t[chosen]
     centres = camera_centres(R, t)
     place, unit = true_object(sequence, chosen)
@@ -111,7 +117,8 @@ def scale_error(
     by_centres = float(np.log(max(float(aligned), 1e-6) / unit))
     sigmas = estimate.rotation_sigma, estimate.centre_sigma
     try:
-        fit = fit_metric(estimate.R, estimate.t, *sigmas, R, centres, MOST_SIGMA)
+        known = rotation_from_vector(np.radians(noise[1])) @ R, centres + unit * noise[0]
+        fit = fit_metric(estimate.R, estimate.t, *sigmas, *known, MOST_SIGMA)
     except NoScale as reason:
         nan = float('nan')
         return ScaleError(data, len(chosen), nan, nan, nan, by_centres, refused=str(reason))
