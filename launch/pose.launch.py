@@ -26,6 +26,7 @@ ARGUMENTS = (
     ('device', '', 'auto, cpu or cuda'),
     ('rig', '', 'true: the cameras look at once and are taken as a set'),
     ('refine', '', 'true: feature matches make the poses exact where views overlap'),
+    ('motion_frame', '', 'frame in which TF knows where the camera is (odom): metric scale'),
     ('namespace', '', 'namespace of the node and of the camera topics'),
     ('use_rviz', 'false', 'start rviz2 with a view of the result'),
     ('use_sim_time', 'false', 'take the time from /clock (simulation, ros2 bag play --clock)'),
@@ -70,7 +71,7 @@ def start(context):
     """Make the nodes; a function, because an empty argument must not override the file."""
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     overrides = {'use_sim_time': is_true(value['use_sim_time'])}
-    for name in ('image_transport', 'checkpoint', 'device'):
+    for name in ('image_transport', 'checkpoint', 'device', 'motion_frame'):
         if value[name]:
             overrides[name] = value[name]
     for name in ('rig', 'refine'):

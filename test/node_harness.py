@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import numpy as np
 import rclpy
@@ -23,6 +23,7 @@ from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
+from ray_pose_ros.estimation.metric import MetricScale
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.model.checkpoint import save_checkpoint
 from ray_pose_ros.model.config import ModelConfig
@@ -44,6 +45,20 @@ EVERY_FRAME = {
 }
 
 
+@dataclass
+class FakeEstimate:
+    """What the node reads of an Estimate."""
+
+    R: np.ndarray
+    t: np.ndarray
+    K: np.ndarray
+    rotation_sigma: np.ndarray
+    centre_sigma: np.ndarray
+    rays: np.ndarray
+    timings: dict
+    metric: MetricScale | None = None
+
+
 class FakeEstimator:
     """Gives camera k of a window the pose k * 0.1 along x; counts what it is asked."""
 
@@ -59,6 +74,12 @@ class FakeEstimator:
         self.prepared.append(view)
         return view
 
+    def cameras(self, n: int):
+        """World-to-camera R (n, 3, 3), t (n, 3) of a window."""
+        t = np.zeros((n, 3))
+        t[:, 0], t[:, 2] = -0.1 * np.arange(n), 1.0
+        return np.stack([np.eye(3)] * n), t
+
     def solve(self, prepared, progress=None):
         self.solved.append(list(prepared))
         for _ in range(int(self.seconds / 0.01)):
@@ -67,14 +88,14 @@ class FakeEstimator:
         if self.fail is not None:
             raise self.fail
         n = len(prepared)
-        t = np.zeros((n, 3))
-        t[:, 0], t[:, 2] = -0.1 * np.arange(n), 1.0
-        return SimpleNamespace(
-            R=np.stack([np.eye(3)] * n),
+        R, t = self.cameras(n)
+        return FakeEstimate(
+            R=R,
             t=t,
             K=np.stack([np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]])] * n),
             rotation_sigma=np.full(n, 0.05),
             centre_sigma=np.zeros(n),
+            rays=np.zeros((n, 6, 1, 1), np.float32),
             timings={'denoise': 0.001, 'recover': 0.002},
         )
 

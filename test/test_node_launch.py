@@ -18,8 +18,8 @@ FILE = ROOT / 'launch' / 'pose.launch.py'
 PROFILE = str(ROOT / 'config' / 'fastdds_shm.xml')
 ARGUMENTS = {
     'cameras', 'image_topic', 'camera_info_topic', 'image_transport', 'checkpoint', 'device',
-    'rig', 'refine', 'params_file', 'namespace', 'use_rviz', 'use_sim_time', 'log_level',
-    'respawn',
+    'rig', 'refine', 'motion_frame', 'params_file', 'namespace', 'use_rviz', 'use_sim_time',
+    'log_level', 'respawn',
 }  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def test_arguments_reach_the_node_as_valid_parameters():
     context = execute(
         cameras='front, rear', image_transport='compressed', checkpoint='123', device='cpu',
         namespace='robot', use_sim_time='true', params_file='/tmp/mine.yaml', log_level='debug',
-        use_rviz='true', rig='true', refine='true',
+        use_rviz='true', rig='true', refine='true', motion_frame='odom',
     )  # fmt: skip
     node, rviz = context.nodes
     file, overrides = parameters(node, context)
@@ -95,6 +95,7 @@ def test_arguments_reach_the_node_as_valid_parameters():
     assert settings.cameras == ['front', 'rear'] and settings.device == 'cpu'
     assert settings.checkpoint == '123' and settings.image_transport == 'compressed'
     assert settings.rig is True and settings.refine is True
+    assert settings.motion_frame == 'odom'
     assert node.kwargs['namespace'] == 'robot'
     assert node.kwargs['arguments'] == ['--ros-args', '--log-level', 'debug']
     assert rviz.kwargs['package'] == 'rviz2'

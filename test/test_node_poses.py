@@ -140,7 +140,7 @@ def test_all_outputs_of_an_estimate(start):
     assert len(drawn['newest_camera'].colors) == len(drawn['newest_camera'].points) == 16
     assert harness.until(lambda: int(client.diagnostics.get('estimates', 0)) >= 1)
     assert harness.diagnosed('keyframes', '3')
-    assert client.diagnostics['scale source'] == 'arbitrary'
+    assert client.diagnostics['scale'] == 'arbitrary'
     assert client.diagnostics['device'] == 'fake'
     assert float(client.diagnostics['latency total [ms]']) > 0
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ray_pose_ros.estimation.consensus import consensus, fit_residuals
+from ray_pose_ros.estimation.metric import MetricScale
 from ray_pose_ros.estimation.pins import checked_checkpoint
 from ray_pose_ros.estimation.preparation import Prepared, prepare, turned_clockwise
 from ray_pose_ros.estimation.settling import ray_matches, settle
@@ -70,6 +71,7 @@ class Estimate:
         ray_matches: the network's own matches of pairs of views (i, j), i < j, which the cameras
             have been adjusted to, weighed as they were there; empty where it has none.
         timings: seconds spent on 'features', 'denoise' and 'recover'.
+        metric: None for the unit above; else lengths are in metres (`metric.in_metres`).
     """
 
     R: np.ndarray
@@ -89,6 +91,7 @@ class Estimate:
     turned: tuple[int, ...] = ()
     ray_matches: dict[tuple[int, int], RayMatches] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    metric: MetricScale | None = None
 
     @property
     def K(self) -> np.ndarray:

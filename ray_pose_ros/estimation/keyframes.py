@@ -12,7 +12,7 @@ THUMBNAIL_ROWS, THUMBNAIL_COLUMNS = 30, 40
 _SAMPLES = 4  # samples a cell and axis: averaging 16 of them keeps sensor noise out of the gate
 _FLAT = 2.0  # grey levels of contrast below which an image counts as flat
 
-TOO_SOON, UNCHANGED = 'too_soon', 'unchanged'
+TOO_SOON, UNCHANGED, NOT_MOVED = 'too_soon', 'unchanged', 'not_moved'
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
@@ -74,6 +74,12 @@ class KeyframeGate:
             return None
         elapsed = stamp - self._stamp
         return TOO_SOON if 0 <= elapsed < self.min_interval else None
+
+    def heeds_motion(self, stamp: float) -> bool:
+        """Whether a camera that stands where it took its last keyframe need not be looked at."""
+        if self._stamp is None or self._forced:
+            return False
+        return self.max_interval <= 0 or 0 <= stamp - self._stamp < self.max_interval
 
     def refuses_image(self, stamp: float, small: np.ndarray) -> str | None:
         """Say `UNCHANGED` for an image too like the last keyframe, None for one that passes."""

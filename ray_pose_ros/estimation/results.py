@@ -14,7 +14,8 @@ from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.rays import camera_centres
 from ray_pose_ros.geometry.similarity import camera_centre_errors, relative_rotation_errors
 
-GAUGE = 'axes of the first camera, origin at the object, unit = distance of the first camera'
+WORLD = 'axes of the first camera, origin at the object, unit = '
+GAUGE = WORLD + 'distance of the first camera'
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,13 @@ def write_files(
         extra['centre_sigma'] = float(estimate.centre_sigma[i])
         extras.append(extra | {'intrinsics_source': source})
     top = {'gauge': GAUGE, 'agreement': estimate.agreement, 'modes': estimate.modes}
+    if estimate.metric:
+        top['gauge'] = WORLD + 'metre'
+        top['scale'] = {
+            'source': estimate.metric.source,
+            'relative_sigma': estimate.metric.log_sigma,
+            'metres_per_unit': estimate.metric.metres_per_unit,
+        }
     if errors:
         top['errors'] = errors.summary()
     posed = posed_cameras(estimate)

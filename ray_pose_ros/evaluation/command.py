@@ -20,6 +20,7 @@ examples:
   ray-pose evaluate --rendered 24 --views 2 5 8 --subsets 40
   ray-pose evaluate photos/a photos/b --views 2 3 5 8 --out runs/photos --jobs 2 --resume
   ray-pose evaluate --rendered 24 --steps 1 2 4 10 --methods model --out runs/steps
+  ray-pose evaluate photos/a photos/b --scale
   ray-pose evaluate CO3D/ --views 2 3 4 5 6 7 8 --subsets 5 --jitter-boxes --out runs/co3d"""
 
 
@@ -82,6 +83,22 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         metavar='N',
         help='network calls of the model, one or several; default: what the checkpoint says',
     )
+    methods(
+        '--scale',
+        action='store_true',
+        help='instead of methods: the metric scale that the true poses, taken for what TF tells, '
+        'give to the answers of the model (or with --methods refined, of its refinement), and '
+        'how certain it is said to be',
+    )
+    methods(
+        '--tf-noise',
+        type=float,
+        nargs=2,
+        default=[0.0, 0.0],
+        metavar=('SHARE', 'DEG'),
+        help='of --scale: each known pose is off by so much, rms; places by a share of the first '
+        "camera's distance from the object",
+    )
     methods('--samples', type=int, metavar='N', help='default: what suits the checkpoint')
 
     out = parser.add_argument_group('output').add_argument
@@ -113,6 +130,12 @@ def run(args: argparse.Namespace) -> int:
     if args.out and args.out.exists() and not args.out.is_dir():
         raise ValueError(f'{args.out} is a file, expected a folder for the results')
 
+    if args.scale:
+        from . import scale
+
+        print(scale.table(scale.measure(args)))
+        return 0
+
     from .figures import USUAL, table
     from .storage import write
 
@@ -136,23 +159,9 @@ def evaluate(args: argparse.Namespace, parts_dir: Path | None = None) -> dict:
     from .figures import make_rows
     from .parts import Settings
     from .runner import run as run_methods
-    from .sources import find_sources
     from .storage import pack
 
-    sources = find_sources(
-        args.folders,
-        rendered=args.rendered,
-        rendered_size=args.rendered_size,
-        images=args.images,
-        only=args.categories,
-        subset=args.co3d_list,
-        split=args.co3d_split,
-        least_views=min(args.views),
-        jitter=args.seed if args.jitter_boxes else -1,
-        intrinsics=not args.no_intrinsics,
-    )
-    if not sources:
-        raise ValueError('no sequence is left to evaluate: none has enough good views')
+    sources = chosen_sources(args)
     settings = Settings(
         views=tuple(dict.fromkeys(args.views)),
         subsets=args.subsets,
@@ -175,6 +184,27 @@ def evaluate(args: argparse.Namespace, parts_dir: Path | None = None) -> dict:
             sources, settings, specs, args.jobs, parts_dir, bool(args.resume), progress
         )
     return pack(settings, sources, make_rows(sources, settings, specs, parts))
+
+
+def chosen_sources(args: argparse.Namespace) -> list:
+    """The sequences of parsed arguments; ValueError where none is left."""
+    from .sources import find_sources
+
+    sources = find_sources(
+        args.folders,
+        rendered=args.rendered,
+        rendered_size=args.rendered_size,
+        images=args.images,
+        only=args.categories,
+        subset=args.co3d_list,
+        split=args.co3d_split,
+        least_views=min(args.views),
+        jitter=args.seed if args.jitter_boxes else -1,
+        intrinsics=not args.no_intrinsics,
+    )
+    if not sources:
+        raise ValueError('no sequence is left to evaluate: none has enough good views')
+    return sources
 
 
 def expand_methods(

@@ -16,7 +16,13 @@ from typing import Protocol
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 
-from ray_pose_ros.estimation.keyframes import TOO_SOON, UNCHANGED, KeyframeGate, thumbnail
+from ray_pose_ros.estimation.keyframes import (
+    NOT_MOVED,
+    TOO_SOON,
+    UNCHANGED,
+    KeyframeGate,
+    thumbnail,
+)
 from ray_pose_ros.node.calibrations import Calibrations
 from ray_pose_ros.node.conversions import (
     CameraInfoError,
@@ -83,6 +89,7 @@ class CameraInput:
         self.last_received: float | None = None
         self.pass_on: Callable[[Frame], None] = self._send  # a rig takes this over
         self.in_rig = False
+        self.stands_still: Callable[[int], bool] = lambda stamp_ns: False  # by /tf
         self._host = host
         self._gate = KeyframeGate()
         self._hints = ObjectHints()
@@ -227,7 +234,9 @@ class CameraInput:
         ):
             if since is not None and 0 <= stamp_ns - since < wait:
                 return TOO_SOON
-        return None
+        if self._retry or not self._gate.heeds_motion(stamp_ns * 1e-9):
+            return None
+        return NOT_MOVED if self.stands_still(stamp_ns) else None
 
     def _in_time(self, stamp_ns: int, stale_timeout: float) -> bool:
         age = (self._host.now_ns() - stamp_ns) * 1e-9

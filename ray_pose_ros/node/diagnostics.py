@@ -46,6 +46,7 @@ class Health:
         self.restarts = 0
         self.reduced = ''  # what is left out for want of memory
         self.last_save: str | None = None
+        self.scale = ''  # what the unit of lengths is
         self.namesakes = 0
         self.seconds: dict[str, float] = {}
         self.device = ''
@@ -128,7 +129,7 @@ class Health:
             'state': state,
             'model': self.model,
             'device': self.device,
-            'scale source': 'arbitrary',
+            'scale': self.scale,
             'estimates': self.estimates,
             'failures': self.failures,
             'worker restarts': self.restarts,

@@ -35,6 +35,10 @@ class FrameTree:
         self._own = {pair: until for pair, until in self._own.items() if until > now}
         self._own.update(dict.fromkeys(pairs, now + FORGET_S))
 
+    def is_own(self, parent: str, child: str) -> bool:
+        """Say whether this node has published a transform itself, of late."""
+        return (parent, child) in self._own
+
     @property
     def has_listened(self) -> bool:
         """Whether everybody who publishes regularly has been heard."""

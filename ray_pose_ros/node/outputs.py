@@ -25,6 +25,7 @@ from ray_pose_ros.node.conversions import (
     time_message,
 )
 from ray_pose_ros.node.keyframe_image import keyframe_message
+from ray_pose_ros.node.transform_buffer import Rigid
 from ray_pose_ros.node.transforms import Transforms
 
 LATCHED = QoSProfile(
@@ -54,18 +55,22 @@ class Outputs:
         if msg is not None:
             self._keyframe.publish(msg)
 
-    def publish(self, keyframes, estimate, seen_ns: int) -> None:
-        """Publish one estimate on all topics, stamped with its newest image; /tf: `seen_ns`."""
+    def publish(self, keyframes, estimate, seen_ns: int, place: Rigid | None = None) -> None:
+        """
+        Publish one estimate on all topics, stamped with its newest image; /tf: `seen_ns`.
+
+        `place` is the pose of `reference_frame` in `motion_frame`.
+        """
         newest = _newest(keyframes)
         stamp_ns = keyframes[newest].stamp_ns
         poses = [pose_from_camera(estimate.R[i], estimate.t[i]) for i in range(len(keyframes))]
         sigmas = [_sigmas(estimate, i) for i in range(len(keyframes))]
-        self.transforms.publish(keyframes, poses, sigmas[newest][0], max(stamp_ns, seen_ns))
+        seen_ns = max(stamp_ns, seen_ns)
+        self.transforms.publish(keyframes, poses, sigmas[newest][0], seen_ns, place)
         self._publish_poses(keyframes, poses, stamp_ns)
-        self._publish_newest(poses[newest], sigmas[newest], keyframes[newest].stamp_ns)
-        self._markers.publish(
-            self._drawing(keyframes, poses, estimate.K, sigmas, newest, stamp_ns)
-        )
+        scale_sigma = estimate.metric.log_sigma if estimate.metric else 0.0
+        self._publish_newest(poses[newest], sigmas[newest], scale_sigma, stamp_ns)
+        self._markers.publish(self._drawing(keyframes, poses, estimate, sigmas, newest, stamp_ns))
 
     def apply_settings(self, settings) -> None:
         """Take over parameters that may change at any time."""
@@ -93,25 +98,33 @@ class Outputs:
         self._poses.publish(array)
         self._path.publish(path)
 
-    def _publish_newest(self, pose: Pose, sigma: tuple[float, float], stamp_ns: int) -> None:
+    def _publish_newest(
+        self, pose: Pose, sigma: tuple[float, float], scale_sigma: float, stamp_ns: int
+    ) -> None:
         msg = PoseWithCovarianceStamped()
         msg.header.stamp = time_message(stamp_ns)
         msg.header.frame_id = self._settings.reference_frame
         msg.pose.pose = pose
         rotation, centre = sigma
         # x, y, z, then rotations about them; isotropic: the spread is known as one number each
-        msg.pose.covariance = np.diag([centre**2] * 3 + [rotation**2] * 3).ravel()
+        covariance = np.diag([centre**2] * 3 + [rotation**2] * 3)
+        # an error of the scale moves the camera on the line to the object
+        p = np.array([pose.position.x, pose.position.y, pose.position.z])
+        covariance[:3, :3] += scale_sigma**2 * np.outer(p, p)
+        msg.pose.covariance = covariance.ravel()
         self._pose.publish(msg)
 
-    def _drawing(self, keyframes, poses, K, sigmas, newest: int, stamp_ns: int) -> MarkerArray:
-        scale = self._settings.marker_scale
+    def _drawing(
+        self, keyframes, poses, estimate, sigmas, newest: int, stamp_ns: int
+    ) -> MarkerArray:
+        scale = self._settings.marker_scale * _unit(estimate)
         older = self._marker('cameras', 0, 0.05 * scale, stamp_ns)
         latest = self._marker('newest_camera', 0, 0.12 * scale, stamp_ns)
         for i, keyframe in enumerate(keyframes):
             marker = latest if i == newest else older
             colour = _colour(sigmas[i][0])
             size = getattr(keyframe.view, 'image', np.zeros((1, 1))).shape[:2]
-            for a, b in _frustum(poses[i], K[i], size, scale):
+            for a, b in _frustum(poses[i], estimate.K[i], size, scale):
                 marker.points += [_point(a), _point(b)]
                 marker.colors += [colour, colour]
         axes = self._marker('object', 0, 0.06 * scale, stamp_ns)
@@ -145,12 +158,17 @@ def _newest(keyframes) -> int:
     return best
 
 
+def _unit(estimate) -> float:
+    """The length that an estimate without metric scale has as its unit."""
+    return estimate.metric.metres_per_unit if estimate.metric else 1.0
+
+
 def _sigmas(estimate, i: int) -> tuple[float, float]:
     """Give standard deviations (rad, length) of camera i that are finite and not zero."""
-    out = []
+    out, unit = [], _unit(estimate)
     for value, least, unknown in (
         (estimate.rotation_sigma[i], LEAST_ROTATION, UNKNOWN_ROTATION),
-        (estimate.centre_sigma[i], LEAST_CENTRE, UNKNOWN_CENTRE),
+        (estimate.centre_sigma[i], LEAST_CENTRE * unit, UNKNOWN_CENTRE * unit),
     ):
         value = float(value)
         # exactly zero is no spread at all: one sample, or an implementation that has none

@@ -188,6 +188,25 @@ PARAMETERS: tuple[Parameter, ...] = (
         86400.0,
     ),
     Parameter(
+        'keyframe_min_translation',
+        0.0,
+        'Metres by which the camera must have moved since its last keyframe, by TF in '
+        '`motion_frame`, unless it has turned by `keyframe_min_rotation`: an image taken nearer '
+        'is no keyframe, and is not looked at. Where TF does not tell, the image alone decides. '
+        '0: off.',
+        ANY,
+        0.0,
+        1000.0,
+    ),
+    Parameter(
+        'keyframe_min_rotation',
+        0.0,
+        'The same for its rotation, degrees. With both, either is enough. 0: off.',
+        ANY,
+        0.0,
+        180.0,
+    ),
+    Parameter(
         'box',
         [0.0, 0.0, 0.0, 0.0],
         'Where the object is in every image, x_min, y_min, x_max, y_max in pixels; or four '
@@ -212,7 +231,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         'ray_pose_world',
         'Frame the poses are given in: the object is its origin, the first keyframe of the '
         'window its orientation (optical: z forward, y down). Jumps when the window moves on, '
-        'like a map; its scale is arbitrary.',
+        'like a map; its scale is arbitrary without `motion_frame`.',
     ),
     Parameter('object_frame', 'ray_pose_object', 'Frame published at the object.'),
     Parameter('publish_tf', True, 'Whether anything goes to /tf.', ANY),
@@ -221,6 +240,38 @@ PARAMETERS: tuple[Parameter, ...] = (
         False,
         "Publish `reference_frame` as a child of the leading camera's own frame, once for each of "
         'its keyframes, so that both are in one tree with the robot.',
+    ),
+    Parameter(
+        'motion_frame',
+        '',
+        'Frame in which TF knows where the cameras are and the object stands still: `odom`, '
+        '`map`, the base of an arm or of a rig. All lengths are in metres once the cameras have '
+        'moved there, or stand apart. Empty: the scale is arbitrary.',
+    ),
+    Parameter(
+        'motion_timeout',
+        1.0,
+        "Seconds after an image for which TF is waited for to tell the camera's pose at its "
+        'time. Nothing is held up meanwhile.',
+        ANY,
+        0.0,
+        10.0,
+    ),
+    Parameter(
+        'scale_max_sigma',
+        0.25,
+        'Relative uncertainty (one standard deviation of the logarithm) beyond which a scale is '
+        'not used and lengths stay arbitrary.',
+        ANY,
+        0.001,
+        1.0,
+    ),
+    Parameter(
+        'publish_in_motion_frame',
+        True,
+        'Publish `reference_frame` as a child of `motion_frame` where the scale is known, so that '
+        'the object is in one tree with the robot. Not together with `invert_tf`.',
+        ANY,
     ),
     Parameter(
         'lost_rotation_sigma',
@@ -331,10 +382,25 @@ def make_settings(values: dict[str, Any]) -> Settings:
             f'or at least keyframe_min_interval, {settings.keyframe_min_interval:g}'
         )
     check_cameras(settings)
+    _check_frames(settings)
+    return settings
+
+
+def _check_frames(settings: Settings) -> None:
     frames = (settings.reference_frame, settings.object_frame)
     if not all(frames) or frames[0] == frames[1] or any(f.startswith('/') for f in frames):
         raise ParameterError(
             f'parameters reference_frame and object_frame are {frames!r}, expected two different '
             'names without a leading /'
         )
-    return settings
+    motion = settings.motion_frame
+    if motion in frames or motion.startswith('/'):
+        raise ParameterError(
+            f'parameter motion_frame is {motion!r}, expected a frame that the robot publishes, '
+            'without a leading /'
+        )
+    if motion and settings.invert_tf and settings.publish_in_motion_frame:
+        raise ParameterError(
+            'parameters invert_tf and publish_in_motion_frame are both true with a motion_frame, '
+            'expected one of them: reference_frame can have one parent only'
+        )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -24,6 +25,7 @@ from ray_pose_ros.node import saving
 from ray_pose_ros.node.camera_input import CameraInput
 from ray_pose_ros.node.diagnostics import LONGEST
 from ray_pose_ros.node.managed_model import FAILURE, SUCCESS, ManagedModelNode, outlives
+from ray_pose_ros.node.metric_windows import MetricWindows
 from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.outputs import Outputs
 from ray_pose_ros.node.rig import Rig
@@ -48,6 +50,13 @@ class PoseNode(ManagedModelNode):
         self._inputs = Subscriptions(self, lambda f: lambda m: self._guarded_input(f, m))
         self._outputs: Outputs | None = None
         self._last: Solved | None = None
+        self._metric = MetricWindows(
+            self.settings,
+            lambda *pair: (
+                self._outputs is not None and self._outputs.transforms.tree.is_own(*pair)
+            ),
+            lambda text: self.refuse('', '/tf', 'no_motion', text),
+        )
         self._tf_sent = self._diagnosed = 0.0
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._status = Status(self)
@@ -79,13 +88,17 @@ class PoseNode(ManagedModelNode):
         if not self.wait_for_model():
             return FAILURE
         settings = self.settings
-        self._inputs.open_tf(self._outputs.transforms.tree)
+        motion = self._metric.motion
+        self._inputs.open_tf(self._outputs.transforms.tree, motion)
         self._cameras = [self._inputs.open_camera(n, settings) for n in settings.cameras]
         by_name = {c.name: c for c in self._cameras}
         members = [by_name[name] for name in rig_names(settings)]
         self._rig = Rig(self, members) if members else None
         for camera in members:
             camera.in_rig, camera.pass_on = True, self._rig.add
+        for camera in self._cameras:
+            together = members if camera.in_rig else [camera]
+            camera.stands_still = partial(motion.stands_still, [c.name for c in together])
         topics = ', '.join(c.image_topic for c in self._cameras)
         self.get_logger().info(f'active: model on {self.health.device}, images from {topics}')
         return SUCCESS
@@ -119,6 +132,7 @@ class PoseNode(ManagedModelNode):
 
     def _forget(self) -> None:
         self.worker.reset()
+        self._metric.forget()
         self._last = None
         self._reset_cameras()
         if self._outputs is not None:
@@ -138,6 +152,8 @@ class PoseNode(ManagedModelNode):
 
     def offer_all(self, candidates: list[Candidate]) -> None:
         """Queue frames of one time that passed the gate."""
+        for candidate in candidates:
+            self._metric.motion.want(candidate.camera, candidate.stamp_ns, candidate.frame_id)
         evicted = self.worker.offer_all(candidates)
         if evicted:
             self.health.drops['superseded'] += evicted
@@ -152,6 +168,7 @@ class PoseNode(ManagedModelNode):
         self.health.refuse(reason, f'{topic}: {text}')
         if reason == 'time_jump' and self._outputs is not None:
             self._outputs.transforms.rewind()
+            self._metric.rewind()
         if self.throttle((topic, reason)):
             self.get_logger().warning(f'refused a message on {topic}: {text}')
 
@@ -171,6 +188,9 @@ class PoseNode(ManagedModelNode):
             camera.tick()
         if self._rig is not None:
             self._rig.tick()
+        late = self._metric.late()
+        if late is not None:
+            self._show(late)
         rate = self.settings.tf_rate
         if rate > 0 and self.enabled and time.monotonic() - self._tf_sent >= 1 / rate:
             self._tf_sent = time.monotonic()
@@ -186,7 +206,10 @@ class PoseNode(ManagedModelNode):
 
     def _tell_status(self) -> None:
         lost = self._outputs.transforms.lost if self._outputs else None
-        self._status.update(self.state, self.enabled, self._last, lost, self.settings)
+        self.health.scale = self._metric.scale
+        self._status.update(
+            self.state, self.enabled, self._last, lost, self._metric.scale, self.settings
+        )
 
     @outlives
     def _on_diagnostics(self) -> None:
@@ -213,6 +236,7 @@ class PoseNode(ManagedModelNode):
             self.settings = settings
             for camera in self._cameras:
                 camera.apply_settings()
+            self._metric.apply_settings(settings)
             if self._outputs is not None:
                 self._outputs.apply_settings(settings)
         return result
@@ -253,6 +277,7 @@ class PoseNode(ManagedModelNode):
         if isinstance(result, Kept):
             self.health.keyframes += 1
             self.health.seconds.update(result.seconds)
+            self._metric.motion.keep(result.keyframe.camera, result.keyframe.stamp_ns)
             if self._outputs is not None:
                 self._outputs.show_keyframe(result.keyframe)
         elif isinstance(result, Refused):
@@ -265,16 +290,24 @@ class PoseNode(ManagedModelNode):
             self.health.fail(result.error)
             if self._outputs is not None:
                 self._outputs.transforms.lose(f'the last estimate failed: {result.error}')
+            self._metric.lose()
             if self.throttle('failed'):
                 self.get_logger().error(f'the estimate failed: {result.error}')
         elif isinstance(result, Solved) and self.state == 'active':
             start = time.monotonic()
-            self._outputs.publish(result.keyframes, result.estimate, self._seen_ns())
+            self._show(result)
             now = time.monotonic()
-            self._last = result
             self.health.succeed(result.reduced)
             self.watchdog.all_is_well()
             self.health.seconds.update(result.seconds)
             self.health.seconds.update(publish=now - start, total=now - result.received)
         if isinstance(result, (Failed, Solved)):
             self._tell_status()
+
+    def _show(self, solved: Solved) -> None:
+        """Publish a window, in metres where the scale is known."""
+        self._last = self._metric.apply(solved)
+        place = self._metric.place
+        self._outputs.publish(solved.keyframes, self._last.estimate, self._seen_ns(), place)
+        if self._outputs.transforms.lost:
+            self._metric.lose()

@@ -6,8 +6,6 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from ray_pose_ros.node.outputs import LATCHED
 
-SCALE = 'arbitrary'  # until something metric fixes it
-
 
 class Status:
     """Publishes a DiagnosticStatus whenever it differs from the last one."""
@@ -17,8 +15,14 @@ class Status:
         self._publisher = node.create_publisher(DiagnosticStatus, '~/status', LATCHED)
         self._last: DiagnosticStatus | None = None
 
-    def update(self, state: str, enabled: bool, solved, lost: str | None, settings) -> None:
-        """Publish what is so now; `solved` is the last estimate that still holds, or None."""
+    def update(
+        self, state: str, enabled: bool, solved, lost: str | None, scale: str, settings
+    ) -> None:
+        """
+        Publish what is so now; `solved` is the last estimate that still holds, or None.
+
+        `scale` says in words what the unit of lengths is.
+        """
         level, message = DiagnosticStatus.OK, 'tracking'
         if lost:
             level, message = DiagnosticStatus.WARN, f'lost: {lost}'
@@ -30,7 +34,7 @@ class Status:
             message = f'the node is {state}'
         values = {
             'state': state,
-            'scale': SCALE,
+            'scale': scale,
             'reference_frame': settings.reference_frame,
             'object_frame': settings.object_frame,
             'keyframes': 0 if solved is None else len(solved.keyframes),

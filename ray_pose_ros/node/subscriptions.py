@@ -13,6 +13,7 @@ from tf2_msgs.msg import TFMessage
 from ray_pose_ros.node.camera_input import CameraInput
 from ray_pose_ros.node.frame_tree import FrameTree
 from ray_pose_ros.node.gated_group import GatedGroup
+from ray_pose_ros.node.motion import Motion
 
 INFO_DEPTH = 20  # these are small, and announce the images
 _POLICIES = (
@@ -57,18 +58,33 @@ class Subscriptions:
         self._open(Image, mask, camera.on_mask, QoSProfile(depth=5, reliability=easy))
         return camera
 
-    def open_tf(self, tree: FrameTree) -> None:
+    def open_tf(self, tree: FrameTree, motion: Motion) -> None:
         """Subscribe to /tf and /tf_static."""
         tree.begin()
+        motion.buffer.clear()
+
+        def on_tf(msg: TFMessage) -> None:
+            if tree.listens():
+                tree.on_tf(msg)
+            if motion.wanted:
+                motion.on_tf(msg)
+
+        def on_static(msg: TFMessage) -> None:
+            tree.on_static(msg)
+            if motion.wanted:
+                motion.on_tf(msg, static=True)
+
         best = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
         latched = QoSProfile(
             depth=100,
             reliability=ReliabilityPolicy.RELIABLE,
             durability=DurabilityPolicy.TRANSIENT_LOCAL,
         )
-        group = GatedGroup(self._node.default_callback_group, tree.listens)
-        self._open(TFMessage, '/tf', tree.on_tf, best, callback_group=group)
-        self._open(TFMessage, '/tf_static', tree.on_static, latched)
+        group = GatedGroup(
+            self._node.default_callback_group, lambda: motion.wanted or tree.listens()
+        )
+        self._open(TFMessage, '/tf', on_tf, best, callback_group=group)
+        self._open(TFMessage, '/tf_static', on_static, latched)
 
     def close(self) -> None:
         """End all subscriptions."""

@@ -15,6 +15,7 @@ from ray_pose_ros.node.conversions import (
 )
 from ray_pose_ros.node.frame_tree import FrameTree
 from ray_pose_ros.node.rig_settings import leading_camera, rig_names
+from ray_pose_ros.node.transform_buffer import Rigid
 
 
 class Transforms:
@@ -23,7 +24,8 @@ class Transforms:
 
     - `reference_frame` to every keyframe of the window and to `object_frame`;
     - in a rig, the leading camera's own frame to those of the other cameras;
-    - with `invert_tf`, the leading camera's own frame to `reference_frame`.
+    - with `invert_tf`, the leading camera's own frame to `reference_frame`;
+    - `motion_frame` to `reference_frame`, where that is known (`publish_in_motion_frame`).
 
     One whose child has a parent elsewhere, or that would close a circle, is left out and said.
     """
@@ -46,16 +48,26 @@ class Transforms:
         self._fixed, self._stamp_ns, self._inverted_ns, self.lost = [], 0, 0, None
 
     def rewind(self) -> None:
-        """Allow earlier stamps again, after time went back."""
+        """Allow earlier stamps again, after time went back; the robot may begin anew elsewhere."""
         self._stamp_ns = self._inverted_ns = 0
+        motion = self._settings.motion_frame
+        self._fixed = [t for t in self._fixed if t.header.frame_id != motion]
 
     def lose(self, why: str) -> None:
         """Publish nothing until an estimate can be trusted again."""
         self.lost, self._fixed = why, []
 
-    def publish(self, keyframes, poses: list[Pose], rotation_sigma: float, stamp_ns: int) -> None:
+    def publish(
+        self,
+        keyframes,
+        poses: list[Pose],
+        rotation_sigma: float,
+        stamp_ns: int,
+        place: Rigid | None = None,
+    ) -> None:
         """
-        Publish a window: its keyframes, their poses in `reference_frame`, the newest one's spread.
+        Publish a window: its keyframes, their poses in `reference_frame`, the newest one's spread,
+        and the pose of `reference_frame` in `motion_frame`, where that is known.
 
         `stamp_ns` is the newest image that was seen, from which on the transforms hold: they must
         not be older than those of the estimate before, which were repeated up to there.
@@ -76,6 +88,9 @@ class Transforms:
         ]
         self._fixed.append(_transform(reference, settings.object_frame, Pose()))
         self._fixed += self._rig(keyframes, poses)
+        if place is not None and settings.publish_in_motion_frame:
+            pose = pose_from_camera(place.R.T, -place.R.T @ place.p)
+            self._fixed.append(_transform(settings.motion_frame, reference, pose))
         self.repeat(max(stamp_ns, self._stamp_ns + 1), self._inverted(keyframes, poses))
 
     def repeat(self, stamp_ns: int, more: list[TransformStamped] | None = None) -> None:
@@ -86,7 +101,10 @@ class Transforms:
         stamp = time_message(stamp_ns)
         for transform in self._fixed:
             transform.header.stamp = stamp
-        allowed = [t for t in [*self._fixed, *(more or [])] if self._may(t)]
+        sent = [*self._fixed, *(more or [])]
+        if not self.tree.has_listened:  # somebody else may have put the reference frame somewhere
+            sent = [t for t in sent if t.child_frame_id != self._settings.reference_frame]
+        allowed = [t for t in sent if self._may(t)]
         self.tree.claim([(t.header.frame_id, t.child_frame_id) for t in allowed])
         self._publisher.publish(TFMessage(transforms=allowed))
 
@@ -107,6 +125,8 @@ class Transforms:
         for keyframe, pose in zip(keyframes, poses, strict=True):
             if keyframe.camera not in names[1:] or keyframe.frame_id in ('', leader.frame_id):
                 continue  # there are drivers that call all cameras the same
+            if self._settings.motion_frame and self.tree.parent(keyframe.frame_id):
+                continue  # it is calibrated, and what the scale is from
             if abs(keyframe.stamp_ns - leader.stamp_ns) <= slop:
                 Ro, to = camera_from_pose(pose)
                 relative = pose_from_camera(Ro @ R.T, to - Ro @ R.T @ t)

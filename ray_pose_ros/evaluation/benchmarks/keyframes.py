@@ -89,6 +89,7 @@ def cameras(count: int) -> SimpleNamespace:
         centre_sigma=np.full(count, 0.1),
         agreement=1.0,
         modes=1,
+        metric=None,
     )
 
 
