@@ -53,6 +53,21 @@ def test_matches_obey_the_true_geometry(matcher):
     assert np.allclose(norms, 1, atol=1e-3)
 
 
+def test_in_a_hurry_nearly_as_many_matches_are_right():
+    slow = matcher_or_reason('aliked')
+    if isinstance(slow, str):
+        pytest.skip(slow)
+    one, other = textured_views()[:2]
+    a, b = (slow.extract(view[3].image) for view in (one, other))
+    right, pairs = [], []
+    for matcher in (slow, create_matcher('aliked', fast=True)):
+        i, j = matcher.match(a, b).indices.T
+        pairs.append(set(zip(i, j, strict=True)))
+        right.append((epipolar_distances(one, other, a.points[i], b.points[j]) < 3).sum())
+    assert right[1] > 0.9 * right[0] > 50
+    assert len(pairs[0] & pairs[1]) > 0.8 * len(pairs[0])
+
+
 def test_same_image_matches_itself(matcher):
     features = matcher.extract(textured_views()[0][3].image)
     matches = matcher.match(features, features)

@@ -112,6 +112,25 @@ def test_lightglue_knows_points_by_their_places_in_relation():
     assert not torch.allclose(scores(moved), plain, atol=1e-5)
 
 
+def test_attention_in_half_precision_scores_nearly_the_same():
+    torch.manual_seed(0)
+    network = LightGlue(8, width=64, heads=2, layers=4, stop=None, drop=1.0).eval()
+    points, features = torch.rand(60, 2), torch.randn(60, 8)
+    seen = features + 0.1 * torch.randn(60, 8)
+    exact = dict(zip(*_rows(*network((points, points), (features, seen), 0.0)), strict=True))
+    assert network.compute_in(torch.bfloat16).precision == torch.bfloat16
+    half = dict(zip(*_rows(*network((points, points), (features, seen), 0.0)), strict=True))
+    both = exact.keys() & half.keys()
+    assert len(both) > 0.9 * len(exact) > 5
+    assert np.median([abs(exact[k] / half[k] - 1) for k in both]) < 0.05
+    back = network.compute_in(torch.float32)((points, points), (features, seen), 0.0)
+    assert len(back[0]) == len(exact), 'what was rounded stays so, and works'
+
+
+def _rows(matches, scores):
+    return [tuple(row) for row in matches.tolist()], scores.tolist()
+
+
 def test_lightglue_may_drop_all_points():
     torch.manual_seed(0)
     network = LightGlue(8, width=16, heads=2, layers=3, stop=None, drop=0.0).eval()
