@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from node_harness import save_tiny_model
 
-from ray_pose_ros.node import demo_processes
+from ray_pose_ros.node import demo, demo_processes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,6 +34,28 @@ def test_the_demo_never_joins_a_domain_that_is_in_use(monkeypatch):
         assert environment['ROS_DOMAIN_ID'] == str(domain) != taken
         assert 1 <= domain <= 101
         assert environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+
+
+@pytest.mark.parametrize('during', [0, 2, 99])
+def test_what_is_saved_is_what_was_heard_last(during):
+    """An estimate that comes while the node saves would be on the topics and not in the files."""
+
+    class Restless:
+        changed = saves = 0
+
+        def save(self):
+            self.saves += 1
+            return f'/tmp/{self.saves}: 8 poses'
+
+        def spin(self, seconds):
+            self.changed += self.saves <= during
+
+    listener = Restless()
+    if during > 10:
+        with pytest.raises(demo.DemoError, match='does not come to rest'):
+            demo.save(listener)
+    else:
+        assert demo.save(listener) == Path(f'/tmp/{during + 1}')
 
 
 @pytest.mark.slow

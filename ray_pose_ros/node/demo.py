@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
             listener, processes, scratch / 'shown', len(source) if expected else 0, expected, args
         )
         seconds = time.monotonic() - started
-        saved = Path(listener.save().split(': ')[0])
+        saved = save(listener)
         write(listener, source, shown_views(scratch / 'shown'), saved, out, args)
         print(f'   {seconds:.0f} s from start to poses; ', end='')
         print(f'latency of the last estimate {latency(listener)}')
@@ -178,6 +178,17 @@ def wait(listener, processes, index_file: Path, views: int, expected: int, args)
     logs = '\n'.join(p.tail(8) for p in processes)
     waited = args.timeout - max(0.0, end - time.monotonic())
     raise DemoError(f'no result after {waited:.0f} s\n{problems}\n{logs}')
+
+
+def save(listener) -> Path:
+    """Have the node save, and return the folder once no other estimate came meanwhile."""
+    for _ in range(5):
+        before = listener.changed
+        saved = Path(listener.save().split(': ')[0])
+        listener.spin(1.0)
+        if listener.changed == before:
+            return saved
+    raise DemoError('the node does not come to rest: estimates came during each of five saves')
 
 
 def write(listener, source, shown: dict[int, int], saved: Path, out: Path, args) -> None:
