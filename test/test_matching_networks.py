@@ -112,13 +112,14 @@ def test_lightglue_knows_points_by_their_places_in_relation():
     assert not torch.allclose(scores(moved), plain, atol=1e-5)
 
 
-def test_attention_in_half_precision_scores_nearly_the_same():
+@pytest.mark.parametrize('precision', [torch.bfloat16, torch.float16])
+def test_attention_in_half_precision_scores_nearly_the_same(precision):
     torch.manual_seed(0)
     network = LightGlue(8, width=64, heads=2, layers=4, stop=None, drop=1.0).eval()
     points, features = torch.rand(60, 2), torch.randn(60, 8)
     seen = features + 0.1 * torch.randn(60, 8)
     exact = dict(zip(*_rows(*network((points, points), (features, seen), 0.0)), strict=True))
-    assert network.compute_in(torch.bfloat16).precision == torch.bfloat16
+    assert network.compute_in(precision).precision == precision
     half = dict(zip(*_rows(*network((points, points), (features, seen), 0.0)), strict=True))
     both = exact.keys() & half.keys()
     assert len(both) > 0.9 * len(exact) > 5
