@@ -310,30 +310,3 @@ def test_features_that_look_alike_tell_which_turns_are_worth_matching(turns):
     assert len(found) == 0
     # the first turn, and where that is not the one that looks alike by far, the likeliest other
     assert matcher.tried == ([True] if turns[0] == 1 else [False, True])
-
-
-def test_only_small_images_are_looked_at_in_all_ways_up():
-    sizes = []
-
-    class Sizes:
-        name, max_side = 'sizes', 1000
-
-        def extract(self, image, mask=None):
-            sizes.append(max(image.shape))
-            assert mask is None or mask.shape == image.shape[:2] and mask.any()
-            return Features(np.zeros((0, 2)), np.zeros((0, 8)), np.zeros(0), 9, 9)
-
-        def match(self, a, b):
-            return Matches(np.zeros((0, 2), dtype=np.int64), np.zeros(0))
-
-    image = np.zeros((720, 960, 3), np.uint8)
-    mask = np.zeros((720, 960), bool)
-    mask[300:400, 300:400] = True
-    camera, axis = CameraModel.from_fov(960, 720, 1.0), np.array([0.0, 0.0, 1.0])
-    frames = Keyframe(image, mask), Keyframe(image)
-    correspond(*frames, (camera,) * 2, (axis,) * 2, [Sizes()], [0, 1, 3, 2])
-    # both as they are, then small ones, then the likeliest of the other ways
-    assert sizes == [960, 960] + [480] * 5 + [960]
-    sizes.clear()
-    correspond(*frames, (camera,) * 2, (axis,) * 2, [Sizes()], [0, 1, 3, 2])
-    assert sizes == [], 'found once'

@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ray_pose_ros.matching import Features, Matcher, Matches
@@ -22,9 +21,6 @@ from ray_pose_ros.multiview.two_view import RayMatches
 # Pixels, one standard deviation of the epipolar error of a good match, at the matcher's own size.
 PIXEL_SIGMA = {'sift': 0.5, 'xfeat': 1.1, 'lighterglue': 1.1, 'disk': 0.8, 'aliked': 0.7}
 _WORKING_SIDE = 1024
-# Pixels of the longer side of images that only tell which way up is likely: a quarter of the time,
-# and the true turn of near views is the likeliest in 91 % of pairs instead of 96 %.
-_GLANCE = 480
 # Matchers that do not mind how an image is turned.
 TURNING = {'sift'}
 
@@ -50,45 +46,36 @@ class Keyframe:
 
     def features(self, matcher: Matcher, turn: int = 0) -> Features:
         """Features of the image turned counterclockwise by `turn` right angles."""
-        return self._features(matcher, turn, self.image, self.mask, '')
-
-    def _glance(self, matcher: Matcher, turn: int) -> Features:
-        """Features of a small image, whose points are of no use."""
-        height, width = self.image.shape[:2]
-        ratio = _GLANCE / max(height, width)
-        if ratio >= 1:
-            return self.features(matcher, turn)
-        size = max(1, round(width * ratio)), max(1, round(height * ratio))
-        image = cv2.resize(self.image, size, interpolation=cv2.INTER_AREA)
-        mask = None
-        if self.mask is not None:
-            smaller = cv2.resize(self.mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-            mask = smaller > 0
-        return self._features(matcher, turn, image, mask, 'glance')
-
-    def _features(
-        self, matcher: Matcher, turn: int, image: np.ndarray, mask: np.ndarray | None, of: str
-    ) -> Features:
-        """Features of a version `of` the image, found once."""
         turn = 0 if matcher.name in TURNING else turn % 4
         kind = 'xfeat' if matcher.name == 'lighterglue' else matcher.name
-        key = f'{kind} {of}', turn
         with self._lock:
-            if key not in self._found:
+            if (kind, turn) not in self._found:
                 begin = time.perf_counter()
-                self._found[key] = _extract(matcher, image, mask, turn)
+                self._found[kind, turn] = self._extract(matcher, turn)
                 self.seconds += time.perf_counter() - begin
-            return self._found[key]
+            return self._found[kind, turn]
+
+    def _extract(self, matcher: Matcher, turn: int) -> Features:
+        image = np.ascontiguousarray(np.rot90(self.image, turn))
+        mask = None
+        if self.mask is not None:
+            mask = np.ascontiguousarray(np.rot90(self.mask, turn))
+        found = matcher.extract(image, mask)
+        height, width = self.image.shape[:2]
+        return dataclasses.replace(found, points=unturned(found.points, turn, width, height))
 
     def matches(self, other: Keyframe, matcher: Matcher, turn: int = 0) -> Matches:
         """Matches with another keyframe turned by `turn` right angles, found once."""
-        features = self.features(matcher), other.features(matcher, turn)
-        return self._kept(other, (matcher.name, turn), lambda: matcher.match(*features))
+        return self._once(other, matcher.name, matcher, turn, matcher.match)
 
     def likeness(self, other: Keyframe, matcher: Matcher, turn: int = 0) -> float:
         """How much features look like those of another turned keyframe; see `_alike`."""
-        glances = self._glance(matcher, 0), other._glance(matcher, turn)
-        return self._kept(other, (f'{matcher.name} alike', turn), lambda: _alike(*glances))
+        return self._once(other, f'{matcher.name} alike', matcher, turn, _alike)
+
+    def _once(self, other: Keyframe, name: str, matcher: Matcher, turn: int, compare: Callable):
+        """What `compare` makes of both keyframes' features, kept by name and turn."""
+        features = self.features(matcher), other.features(matcher, turn)
+        return self._kept(other, (name, turn), lambda: compare(*features))
 
     def meaning(
         self, other: Keyframe, matches: RayMatches, find: Callable[[RayMatches], Any]
@@ -126,16 +113,6 @@ class Keyframe:
         """Pixels of the photograph, one standard deviation of a match."""
         ratio = max(self.image.shape[:2]) / getattr(matcher, 'max_side', _WORKING_SIDE)
         return PIXEL_SIGMA.get(matcher.name, 1.0) * max(1.0, ratio)
-
-
-def _extract(matcher: Matcher, image: np.ndarray, mask: np.ndarray | None, turn: int) -> Features:
-    """Features of the image turned, at pixels of the image as it is."""
-    turned = [
-        None if x is None else np.ascontiguousarray(np.rot90(x, turn)) for x in (image, mask)
-    ]
-    found = matcher.extract(*turned)
-    height, width = image.shape[:2]
-    return dataclasses.replace(found, points=unturned(found.points, turn, width, height))
 
 
 def _alike(a: Features, b: Features) -> float:
