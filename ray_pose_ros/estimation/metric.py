@@ -26,6 +26,7 @@ import numpy as np
 from ray_pose_ros.geometry.so3 import angle_between, nearest_rotation
 
 AGREES = np.radians(30.0)  # of an estimated orientation with a known one
+MOST_SIGMA = 0.25  # deviation of the scale's logarithm that a robot can still use
 LEAST_MOTION = 1e-3  # metres between the furthest two cameras; TF is not better than that
 # Of the told uncertainty and of errors on photographs (docs/results.md): what a camera says of the
 # object is wrong by at least LEAST_ERROR of its distance, and all of a window are wrong alike, as

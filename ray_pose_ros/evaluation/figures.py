@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .calibration import calibration
+from .markdown import markdown_table
 from .metrics import by_angle, curve, summary
 from .parts import Part, Settings
 from .sources import Source
@@ -113,11 +114,11 @@ def table(
     if unknown:
         raise ValueError(f'column is {unknown[0]!r}, expected one of {", ".join(COLUMNS)}')
     head = ['data'] * data + ['N', 'method', *(COLUMNS[column][0] for column in columns)]
-    lines = [head, ['---'] * len(head)]
+    lines = []
     for row in rows:
         cells = [row['data']] * data + [str(row['views']), display_name(row['method'])]
         lines.append(cells + [cell(row, column, errors) for column in columns])
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    return markdown_table(head, lines)
 
 
 def angle_table(rows: Iterable[dict[str, Any]], key: str = 'R@15', data: bool = True) -> str:
@@ -126,14 +127,14 @@ def angle_table(rows: Iterable[dict[str, Any]], key: str = 'R@15', data: bool = 
     bins = list(dict.fromkeys(name for row in rows for name in row['by_angle']))
     bins.sort(key=lambda name: float(name.split('-')[0]))
     head = ['data'] * data + ['N', 'method', *(name.replace('-', ' to ') for name in bins)]
-    lines = [head, ['---'] * len(head)]
+    lines = []
     for row in rows:
         cells = [row['data']] * data + [str(row['views']), display_name(row['method'])]
         for name in bins:
             found = row['by_angle'].get(name)
             cells.append('-' if found is None else written(key, found[key]))
         lines.append(cells)
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    return markdown_table(head, lines)
 
 
 def written(column: str, value: float) -> str:

@@ -28,6 +28,7 @@ import yaml
 
 from .calibration import gaussian_coverage
 from .figures import USUAL, angle_table, cell, display_name, table
+from .markdown import markdown_table
 from .storage import read
 
 RESULTS = Path('docs/results')
@@ -240,7 +241,7 @@ def _calibration(rows: Sequence[dict], options: dict[str, str]) -> str:
     head = ['data', 'N', 'method', f'in 1 sigma ({one:.0%})', f'in 2 sigma ({two:.1%})']
     head += ['error / sigma (1)', 'NLL', 'ENCE', 'AUSE', 'rank correlation']
     head += ['pairs called sure', 'sure and wrong']
-    lines = [head, ['---'] * len(head)]
+    lines = []
     for row in told:
         c = row['calibration']
         cells = [row['data'], str(row['views']), display_name(row['method'])]
@@ -248,8 +249,7 @@ def _calibration(rows: Sequence[dict], options: dict[str, str]) -> str:
         cells += [f'{c[key]:.2f}' for key in ('ratio', 'nll', 'ence', 'ause', 'spearman')]
         cells += [cell(row, 'sure'), cell(row, 'confident_errors')]
         lines.append(cells)
-    text = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-    return re.sub(r'(\d)%', r'\1 %', text)
+    return re.sub(r'(\d)%', r'\1 %', markdown_table(head, lines))
 
 
 _KINDS: dict[str, Callable[[Sequence[dict], dict[str, str]], str]] = {

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from ray_pose_ros.estimation.estimator import Estimate, Estimator
-from ray_pose_ros.estimation.metric import NoScale, fit_metric
+from ray_pose_ros.estimation.metric import MOST_SIGMA, NoScale, fit_metric
 from ray_pose_ros.geometry.gauge import axes_intersection
 from ray_pose_ros.geometry.similarity import align_similarity, relative_rotation_errors
 from ray_pose_ros.geometry.so3 import camera_centres, rotation_from_vector
@@ -25,6 +25,7 @@ from ray_pose_ros.refinement.refining import RefiningEstimator
 
 from .command import chosen_sources
 from .draws import draw_subsets
+from .markdown import markdown_table
 from .sequences import Sequence
 
 RIGHT = 5.0  # degrees
@@ -43,7 +44,6 @@ COLUMNS = (
     'error there, median',
     'within 2 sigma',
 )
-MOST_SIGMA = 0.25  # the default of the node's parameter scale_max_sigma
 
 
 @dataclass(frozen=True)
@@ -150,18 +150,17 @@ def true_object(sequence: Sequence, chosen: list[int]) -> tuple[np.ndarray, floa
 
 def table(errors: list[ScaleError]) -> str:
     """A Markdown table, one line for each kind of data and number of views."""
-    lines = [f'| {" | ".join(COLUMNS)} |', '| --- ' * len(COLUMNS) + '|']
     groups = dict.fromkeys((e.data, e.views) for e in errors)
-    for data, views in groups:
-        lines.append(
-            _line(data, str(views), [e for e in errors if (e.data, e.views) == (data, views)])
-        )
+    rows = [
+        _row(data, str(views), [e for e in errors if (e.data, e.views) == (data, views)])
+        for data, views in groups
+    ]
     if len(groups) > 1:
-        lines.append(_line('all', '', errors))
-    return '\n'.join(lines)
+        rows.append(_row('all', '', errors))
+    return markdown_table(COLUMNS, rows)
 
 
-def _line(data: str, views: str, errors: list[ScaleError]) -> str:
+def _row(data: str, views: str, errors: list[ScaleError]) -> list[str]:
     told = [e for e in errors if not e.refused]
     cells = [data, views, str(len(errors)), f'{100 * len(told) / len(errors):.0f} %']
     if told:
@@ -184,8 +183,7 @@ def _line(data: str, views: str, errors: list[ScaleError]) -> str:
         if known.any():
             right, sigma = np.abs(right[known]), sigma[known]
             cells += [_percent(np.median(right)), _percent((right < 2 * sigma).mean())]
-    cells += ['-'] * (len(COLUMNS) - len(cells))
-    return f'| {" | ".join(cells)} |'
+    return cells + ['-'] * (len(COLUMNS) - len(cells))
 
 
 def _percent(value: float) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import field, make_dataclass
 from typing import Any
 
+from ray_pose_ros.estimation.metric import MOST_SIGMA
 from ray_pose_ros.node.parameter import ANY, START, Parameter, ParameterError
 from ray_pose_ros.node.rig_settings import check_cameras
 
@@ -259,7 +260,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         'scale_max_sigma',
-        0.25,
+        MOST_SIGMA,
         'Relative uncertainty (one standard deviation of the logarithm) beyond which a scale is '
         'not used and lengths stay arbitrary.',
         ANY,

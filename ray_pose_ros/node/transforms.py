@@ -89,7 +89,8 @@ class Transforms:
         self._fixed.append(_transform(reference, settings.object_frame, Pose()))
         self._fixed += self._rig(keyframes, poses)
         if place is not None and settings.publish_in_motion_frame:
-            pose = pose_from_camera(place.R.T, -place.R.T @ place.p)
+            from_motion = place.inverse()
+            pose = pose_from_camera(from_motion.R, from_motion.p)
             self._fixed.append(_transform(settings.motion_frame, reference, pose))
         self.repeat(max(stamp_ns, self._stamp_ns + 1), self._inverted(keyframes, poses))
 

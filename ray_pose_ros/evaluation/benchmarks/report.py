@@ -4,6 +4,8 @@ import json
 import math
 from pathlib import Path
 
+from ray_pose_ros.evaluation.markdown import markdown_table
+
 from .report_ros import ros
 
 HEAD = """\
@@ -39,9 +41,7 @@ def tables(figures: dict) -> str:
 
 def table(columns: list[str], rows: list[list]) -> str:
     """A Markdown table."""
-    lines = ['| ' + ' | '.join(columns) + ' |', '|' + ' --- |' * len(columns)]
-    lines += ['| ' + ' | '.join(cell(value) for value in row) + ' |' for row in rows]
-    return '\n'.join(lines)
+    return markdown_table(columns, ([cell(value) for value in row] for row in rows))
 
 
 def cell(value) -> str:
