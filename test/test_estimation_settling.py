@@ -14,8 +14,9 @@ from ray_pose_ros.geometry.crops import Crop, patch_centres
 from ray_pose_ros.geometry.gauge import viewing_rotation
 from ray_pose_ros.geometry.so3 import angle_between
 from ray_pose_ros.model.matching import MutualMatches, Rematch, mutual_matches
-from ray_pose_ros.multiview.adjust import Problem, agreement, deviations
+from ray_pose_ros.multiview.adjust import deviations
 from ray_pose_ros.multiview.prior import Prior
+from ray_pose_ros.multiview.residuals import Problem, agreement
 from ray_pose_ros.multiview.two_view import RayMatches, epipolar_errors
 
 SIDE = 14
@@ -117,19 +118,26 @@ def lost(views=5, seed=0):
     return R, wrong, guess_t, np.full(views, np.radians(60.0)), matches, others
 
 
-def test_other_answers_lead_out_of_a_wrong_place():
+def test_other_answers_lead_out_of_a_wrong_place(monkeypatch):
     R, wrong, guess_t, sigma, matches, others = lost()
+    monkeypatch.setattr(settling, 'regrouped', lambda found, *_: found)
     alone = settle(wrong, guess_t, sigma, matches)
     helped = settle(wrong, guess_t, sigma, matches, others)
     assert relative_errors(alone.R, R).max() > 60
     assert relative_errors(helped.R, R).max() < 1
 
 
-def test_other_answers_are_not_asked_where_matches_agree(monkeypatch):
+def test_matches_of_single_pairs_lead_out_of_a_wrong_place():
+    R, wrong, guess_t, sigma, matches, _ = lost()
+    assert relative_errors(settle(wrong, guess_t, sigma, matches).R, R).max() < 1
+
+
+def test_nothing_else_is_tried_where_matches_agree(monkeypatch):
     R, _, guess_R, guess_t, sigma, matches = prior_and_matches(0, 5, rms_deg=8.0)
     calls = []
     plain = settling.adjust
     monkeypatch.setattr(settling, 'adjust', lambda *a: calls.append(1) or plain(*a))
+    monkeypatch.setattr(settling, 'regrouped', lambda *a: pytest.fail('not needed'))
     found = settle(guess_R, guess_t, sigma, matches, np.stack([guess_R] * 3))
     assert relative_errors(found.R, R).max() < 1
     assert len(calls) == 1

@@ -10,7 +10,9 @@ from ray_pose_ros.geometry.so3 import (
     rotation_from_vector,
     vector_from_rotation,
 )
-from ray_pose_ros.multiview.adjust import Problem, _linearise, adjust, deviations
+from ray_pose_ros.multiview.adjust import _linearise, adjust, deviations
+from ray_pose_ros.multiview.essential import essential_poses
+from ray_pose_ros.multiview.residuals import Problem
 from ray_pose_ros.multiview.two_view import (
     depths,
     epipolar_errors,
@@ -18,7 +20,6 @@ from ray_pose_ros.multiview.two_view import (
     refine_poses,
     support,
 )
-from ray_pose_ros.refinement.essential import essential_poses
 from ray_pose_ros.refinement.hypotheses import hypotheses, log_odds, search
 from ray_pose_ros.refinement.planar import planar_poses
 from ray_pose_ros.refinement.refine import solve
@@ -107,7 +108,7 @@ def table_top(rng, count=120, tilt_deg=35.0):
 def test_a_planar_scene(solver, monkeypatch):
     if solver == 'poselib':
         pytest.importorskip('poselib')
-    monkeypatch.setattr('ray_pose_ros.refinement.essential.default_solver', lambda: solver)
+    monkeypatch.setattr('ray_pose_ros.multiview.essential.default_solver', lambda: solver)
     rng = np.random.default_rng(5)
     R, t = ring(3, 25)
     prior = noisy_prior(R, t, 12.0, rng)

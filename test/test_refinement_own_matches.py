@@ -7,7 +7,8 @@ import pytest
 from refinement_fixtures import noisy_prior, relative_errors, ring, see, unit
 
 from ray_pose_ros.geometry.so3 import angle_between, rotation_from_vector
-from ray_pose_ros.multiview.adjust import LIMIT, weakest_links
+from ray_pose_ros.multiview.links import weakest_links
+from ray_pose_ros.multiview.residuals import LIMIT
 from ray_pose_ros.multiview.two_view import MOST_MATCHES, agreement_nats
 from ray_pose_ros.refinement.hypotheses import judge
 from ray_pose_ros.refinement.refine import solve

@@ -4,6 +4,8 @@ On its way to the rays of a patch the network matches cells a quarter of that si
 matches say about cameras, little comes through to the rays: the geometry of many views is easily
 computed and hard to learn. So the rays' cameras are taken for a prior, with the uncertainty that
 is known of them, and all cameras are adjusted until the matched rays of the views meet as well.
+Where they do not, other answers of the network are started from, and groups of views are moved to
+where matches of single pairs say that they belong (`multiview.regroup`).
 """
 
 from __future__ import annotations
@@ -17,16 +19,12 @@ import numpy as np
 from ray_pose_ros.estimation.preparation import Prepared, crop_pixels
 from ray_pose_ros.geometry.so3 import camera_centres
 from ray_pose_ros.model.matching import MutualMatches
-from ray_pose_ros.multiview.adjust import (
-    LIMIT,
-    Problem,
-    adjust,
-    agreement,
-    deviations,
-    weakest_links,
-)
+from ray_pose_ros.multiview.adjust import Adjusted, adjust, deviations
+from ray_pose_ros.multiview.links import pair_support, weakest_links
 from ray_pose_ros.multiview.prior import Prior
-from ray_pose_ros.multiview.two_view import RayMatches, agreement_nats
+from ray_pose_ros.multiview.regroup import regrouped
+from ray_pose_ros.multiview.residuals import Problem, agreement
+from ray_pose_ros.multiview.two_view import RayMatches
 
 # One standard deviation of a match that is placed by its cells, in cells. With twice as much,
 # three of a hundred pairs of eight views less are right on photographs that were never trained on,
@@ -36,13 +34,14 @@ _SIGMA = 0.17
 # tells. The errors have long tails; with 0.2 to 0.5 as much is right. Each match comes twice, from
 # either end, and each time counts half.
 _TIGHT, _EACH = 0.3, 0.5
-# Neighbouring cells err together, so a match says less than one that is found for itself. Flat on
-# rendered objects from 0.15 to 1; on photographs, which the network knows less, less is better.
-_WEIGHT = 0.25
+# Neighbouring cells err together, so a match says less than one that is found for itself.
+_WEIGHT = 0.5
 _FEWEST = 6  # matches of a pair worth looking at
 # Where more matches disagree than this, the cameras may have come to rest at the wrong place.
 _DISAGREE = 0.1
+_TAILS = 1 / _TIGHT  # times what a match is held to, where single pairs are judged by RANSAC
 _STARTS, _ROUNDS = 8, 6  # other places to start from, at most, and how far to go before choosing
+_NEAREST = 3  # of them that are followed to their ends
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,10 @@ def settle(
 
     Args:
         rotation_sigma: (N,) the cameras' uncertainty, rms rad.
-        samples: (S, N, 3, 3) rotations of other answers of the network. Where matches and cameras
-            do not agree, these are started from too, and what fits best is taken.
+        samples: (S, N, 3, 3) rotations of other answers of the network.
+
+    Where matches and cameras do not agree, the samples are started from too, groups of views are
+    moved together, and what fits best is taken.
     """
     matches = {pair: _lighter(m) for pair, m in matches.items() if len(m) >= _FEWEST}
     if not matches:
@@ -88,27 +89,25 @@ def settle(
     prior = Prior(R, centres, rotation_sigma, np.zeros(n), np.zeros((0, n, 3, 3)))
     problem = Problem(matches, prior, t)
     best = adjust(R, t, problem)
-    if samples is not None and agreement(best.R, best.t, problem) < 1 - _DISAGREE:
-        starts = [adjust(other @ other[0].T, t, problem, _ROUNDS) for other in samples[:_STARTS]]
-        nearest = min(starts, key=lambda found: found.cost)
-        again = adjust(nearest.R, nearest.t, problem)
-        best = again if again.cost < best.cost else best
+    if agreement(best.R, best.t, problem) < 1 - _DISAGREE:
+        if samples is not None and len(samples):
+            best = min(best, _elsewhere(samples, t, problem), key=lambda found: found.cost)
+        best = regrouped(best, problem, _TAILS)
     found_R, found_t, information, _ = best
     rotation, centre = deviations(found_R, information)
     if not (np.isfinite(found_R).all() and np.isfinite(found_t).all()):
         return None
-    support = _support(found_R, found_t, matches)
+    support = weakest_links(pair_support(found_R, found_t, matches))
     return Settled(*_published(found_R, found_t, t[0]), rotation, centre, support, matches)
 
 
-def _support(R: np.ndarray, t: np.ndarray, matches: dict) -> np.ndarray:
-    links = np.zeros((len(R), len(R)))
-    for (i, j), m in matches.items():
-        relative = R[j] @ R[i].T
-        move = t[j] - relative @ t[i]
-        move = move / max(np.linalg.norm(move), 1e-9)
-        links[i, j] = links[j, i] = agreement_nats(relative, move, m, LIMIT)
-    return weakest_links(links)
+def _elsewhere(samples: np.ndarray, t: np.ndarray, problem: Problem) -> Adjusted:
+    """The best of what the first of other answers (S, N, 3, 3) come to."""
+    starts = [adjust(R @ R[0].T, t, problem, _ROUNDS) for R in samples[:_STARTS]]
+    nearest = sorted(starts, key=lambda found: found.cost)[:_NEAREST]
+    return min(
+        (adjust(start.R, start.t, problem) for start in nearest), key=lambda found: found.cost
+    )
 
 
 def _lighter(matches: RayMatches) -> RayMatches:

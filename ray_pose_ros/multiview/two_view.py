@@ -197,24 +197,36 @@ def epipolar_terms(R: np.ndarray, t: np.ndarray, a: np.ndarray, b: np.ndarray) -
     Components come first, which numpy is several times as fast with; the rest is broadcast. Errors
     are those of `epipolar_errors`, and rays ahead are those of positive `depths`.
     """
-    d = [_dot(row, a) for row in R]
-    bt, normal = _cross(b, t), _cross(t, d)  # normal = E a; E^T b is R^T (b x t)
-    value, cosine = _dot(normal, b), _dot(d, b)
-    scale = 1 / np.sqrt(np.maximum(_dot(normal, normal) + _dot(bt, bt) - 2 * value**2, 1e-18))
-    error = value * scale
+    d, bt, normal, value, cosine, scale, error, ahead = _meeting(R, t, a, b)
     # value = b . (t x d): turning d by w adds w . (d x (b x t)), moving t by u adds u . (d x b)
     turn, move = _cross(d, bt), _cross(d, b)
     # half of what the square changes by: d x (normal x t) + ..., d x normal + bt x b + ...
-    td, tb = _dot(t, d), _dot(t, b)
     share = value * scale**2
     own, double = scale * (1 + 2 * share * value), scale * share
     across, outer, inner = _cross(normal, t), _cross(d, normal), _cross(bt, b)
     across = _cross(d, across)
     turn = [own * x - double * y for x, y in zip(turn, across, strict=True)]
     move = [own * x - double * (y + z) for x, y, z in zip(move, outer, inner, strict=True)]
+    return Terms(error, np.stack(turn), np.stack(move), ahead)
+
+
+def epipolar_misses(
+    R: np.ndarray, t: np.ndarray, a: np.ndarray, b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The errors (...) of `epipolar_terms`, and which rays are ahead, without derivatives."""
+    *_, error, ahead = _meeting(R, t, a, b)
+    return error, ahead
+
+
+def _meeting(R, t, a, b) -> tuple:
+    d = [_dot(row, a) for row in R]
+    bt, normal = _cross(b, t), _cross(t, d)  # normal = E a; E^T b is R^T (b x t)
+    value, cosine = _dot(normal, b), _dot(d, b)
+    scale = 1 / np.sqrt(np.maximum(_dot(normal, normal) + _dot(bt, bt) - 2 * value**2, 1e-18))
+    td, tb = _dot(t, d), _dot(t, b)
     ahead = (cosine * tb > td) & (tb > cosine * td)
     ahead = np.where(1 - cosine**2 < _PARALLEL, cosine > 0, ahead)
-    return Terms(error, np.stack(turn), np.stack(move), ahead)
+    return d, bt, normal, value, cosine, scale, value * scale, ahead
 
 
 def _dot(a, b) -> np.ndarray:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ray_pose_ros.multiview.adjust import deviations, weakest_links
+from ray_pose_ros.multiview.adjust import deviations
+from ray_pose_ros.multiview.links import weakest_links
 from ray_pose_ros.multiview.prior import Prior
 
 from .hypotheses import Hypothesis

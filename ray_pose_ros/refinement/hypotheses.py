@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ray_pose_ros.geometry.so3 import angle_between
-from ray_pose_ros.multiview.adjust import LIMIT
+from ray_pose_ros.multiview.essential import essential_poses
 from ray_pose_ros.multiview.prior import Prior
+from ray_pose_ros.multiview.residuals import LIMIT
 from ray_pose_ros.multiview.two_view import (
     RayMatches,
     agreement_nats,
@@ -26,7 +27,6 @@ from ray_pose_ros.multiview.two_view import (
     support,
 )
 
-from .essential import essential_poses
 from .planar import planar_poses
 
 THRESHOLD = 2.5  # standard deviations of a ray within which a match is an inlier

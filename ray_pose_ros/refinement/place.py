@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ray_pose_ros.geometry.so3 import camera_centres
-from ray_pose_ros.multiview.adjust import OBJECT_LOG_DISTANCE, OBJECT_SIDE
+from ray_pose_ros.multiview.residuals import OBJECT_LOG_DISTANCE, OBJECT_SIDE
 
 from .averaging import edge_sigma
 from .hypotheses import Hypothesis

@@ -9,9 +9,8 @@ both are made hypotheses here: what lies off the plane, the prior and the other 
 import cv2
 import numpy as np
 
+from ray_pose_ros.multiview.essential import image_points
 from ray_pose_ros.multiview.two_view import RayMatches
-
-from .essential import image_points
 
 FEWEST = 8  # matches on the plane
 _WIDEN = 1.6  # times the threshold of epipolar errors: here errors have two components

@@ -17,8 +17,9 @@ from ray_pose_ros.estimation.estimator import Estimate
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.so3 import vector_from_rotation
 from ray_pose_ros.matching import Matcher, MatcherUnavailable, create_matcher
-from ray_pose_ros.multiview.adjust import Problem, adjust
+from ray_pose_ros.multiview.adjust import adjust
 from ray_pose_ros.multiview.prior import Prior
+from ray_pose_ros.multiview.residuals import Problem
 
 from .averaging import agree
 from .certainty import Certainty, certainty

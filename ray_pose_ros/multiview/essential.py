@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from ray_pose_ros.geometry.so3 import rotation_from_vector
-from ray_pose_ros.multiview.two_view import RayMatches, support
+
+from .two_view import RayMatches, support
 
 MAX_ANGLE = np.radians(75.0)
 _UNIT = 1000.0  # pixels that PoseLib is told the focal length to be
