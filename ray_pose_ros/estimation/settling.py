@@ -10,7 +10,6 @@ where matches of single pairs say that they belong (`multiview.regroup`).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -81,7 +80,7 @@ def settle(
     Where matches and cameras do not agree, the samples are started from too, groups of views are
     moved together, and what fits best is taken.
     """
-    matches = {pair: _lighter(m) for pair, m in matches.items() if len(m) >= _FEWEST}
+    matches = {pair: m.weighed(_WEIGHT) for pair, m in matches.items() if len(m) >= _FEWEST}
     if not matches:
         return None
     n = len(R)
@@ -108,11 +107,6 @@ def _elsewhere(samples: np.ndarray, t: np.ndarray, problem: Problem) -> Adjusted
     return min(
         (adjust(start.R, start.t, problem) for start in nearest), key=lambda found: found.cost
     )
-
-
-def _lighter(matches: RayMatches) -> RayMatches:
-    weight = 1.0 if matches.weight is None else matches.weight
-    return dataclasses.replace(matches, weight=np.full(len(matches), _WEIGHT) * weight)
 
 
 def ray_matches(

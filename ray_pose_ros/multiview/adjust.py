@@ -113,7 +113,7 @@ def _add_prior(R, centres, problem: Problem, A, b) -> float:
     b[:, :3] += w[:, None] * found.turn
     # where the object is seen: t' = t + w x t - R dc
     J = np.concatenate([-hat(found.t), -R], axis=-1)
-    JW = np.swapaxes(J, -1, -2) @ (found.W / (1 + found.move_u)[:, None, None])
+    JW = np.swapaxes(J, -1, -2) @ (problem.object_information / (1 + found.move_u)[:, None, None])
     A[own, :, own] += JW @ J
     b -= (JW @ found.move[..., None])[..., 0]
     return float(found.cost)

@@ -49,6 +49,15 @@ class Problem:
         """The matches in arrays, made once however often the problem is linearised."""
         return Table(self.matches)
 
+    @cached_property
+    def object_information(self) -> np.ndarray:
+        """(N, 3, 3) of where each camera sees the object, in its frame."""
+        r = np.linalg.norm(self.looking, axis=-1)[:, None, None]
+        axis = self.looking[..., None] / r
+        along = axis @ np.swapaxes(axis, -1, -2)
+        aside = (np.eye(3) - along) / (OBJECT_SIDE * r) ** 2
+        return aside + along / (OBJECT_LOG_DISTANCE * r) ** 2
+
 
 def costs(R: np.ndarray, t: np.ndarray, problem: Problem) -> np.ndarray:
     """(C,) of C sets of cameras R (C, N, 3, 3), t (C, N, 3) or (N, 3), which need not be optima.
@@ -140,6 +149,7 @@ class Robust(NamedTuple):
 
 
 def robust(error: np.ndarray, ahead: np.ndarray, table: Table, widen: float) -> Robust:
+    """From errors (..., M) and which are ahead; reaches are LIMIT deviations, `widen` times."""
     # Geman-McClure: smooth, and what is far off or behind has no say
     u = np.where(ahead, (error / (widen * LIMIT * table.sigma)) ** 2, np.inf)
     count = table.sums(table.weight * (u < 1))
@@ -148,7 +158,9 @@ def robust(error: np.ndarray, ahead: np.ndarray, table: Table, widen: float) -> 
     return Robust(u, share, 0.5 * (widen * LIMIT) ** 2 * (share * lost).sum(-1))
 
 
-def between(R, centres, i, j):
+def between(
+    R: np.ndarray, centres: np.ndarray, i: np.ndarray, j: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Relative rotations (..., E, 3, 3), unit moves (..., E, 3) and baselines (..., E) of pairs.
 
     Baselines count as no shorter than _SAME_PLACE.
@@ -166,31 +178,26 @@ class PriorMisfit(NamedTuple):
 
     turn (..., N, 3) back to the prior's rotation, of which `turn_u` (..., N) is the squared length
     in its reach; move (..., N, 3) of the object in the camera's frame away from where it should
-    be, likewise; W (N, 3, 3) the information of the moves; t (..., N, 3); cost (...).
+    be, likewise; t (..., N, 3); cost (...).
     """
 
     turn: np.ndarray
     turn_u: np.ndarray
     move: np.ndarray
     move_u: np.ndarray
-    W: np.ndarray
     t: np.ndarray
     cost: np.ndarray
 
 
-def prior_misfit(R, centres, problem: Problem) -> PriorMisfit:
+def prior_misfit(R: np.ndarray, centres: np.ndarray, problem: Problem) -> PriorMisfit:
+    """Of cameras R (..., N, 3, 3), centres (..., N, 3)."""
     turn = vector_from_rotation(problem.prior.R @ np.swapaxes(R, -1, -2))
     turn_u = (turn * turn).sum(-1) / (3 * turn_sigma(problem.prior)) ** 2
-    looking = problem.looking
-    r = np.linalg.norm(looking, axis=-1)[:, None, None]
-    axis = looking[..., None] / r
-    along = axis @ np.swapaxes(axis, -1, -2)
-    W = (np.eye(3) - along) / (OBJECT_SIDE * r) ** 2 + along / (OBJECT_LOG_DISTANCE * r) ** 2
     t = -(R @ centres[..., None])[..., 0]
-    move = t - looking
-    move_u = np.einsum('...ni,nij,...nj->...n', move, W, move) / 9
+    move = t - problem.looking
+    move_u = np.einsum('...ni,nij,...nj->...n', move, problem.object_information, move) / 9
     cost = 0.5 * 9 * (np.log1p(turn_u) + np.log1p(move_u)).sum(-1)
-    return PriorMisfit(turn, turn_u, move, move_u, W, t, cost)
+    return PriorMisfit(turn, turn_u, move, move_u, t, cost)
 
 
 def turn_sigma(prior: Prior) -> np.ndarray:

@@ -6,7 +6,7 @@ x_j = R x_i + t with |t| = 1; all errors are angles.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +50,11 @@ class RayMatches:
         rays = (np.concatenate([getattr(m, end) for m in (self, other)]) for end in 'ab')
         sigma = np.concatenate([self.sigma, other.sigma])
         return RayMatches(*rays, sigma, self.centre_a, self.centre_b, np.concatenate(weights))
+
+    def weighed(self, factor: float) -> RayMatches:
+        """The same matches with `factor` times their weight."""
+        weight = np.ones(len(self)) if self.weight is None else self.weight
+        return replace(self, weight=factor * weight)
 
     def take(self, which: np.ndarray) -> RayMatches:
         """The chosen matches: indices or a mask (K,) bool."""

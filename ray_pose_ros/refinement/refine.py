@@ -40,6 +40,7 @@ _SIFT = 1024, 2048
 # rad: a prior surer than this tells how images are rolled, or which way to try first
 _CERTAIN, _HINT = np.radians(25.0), np.radians(60.0)
 _FEWEST = 8  # matches of a pair worth looking at
+_OWN = 0.5  # of their weight: what the network's own matches count beside those of features
 _WAVE, _OPEN = 16, 2  # pairs matched at the same time, and those of them that try several turns
 
 
@@ -225,7 +226,7 @@ def prior_of(estimate: Estimate) -> Prior:
         estimate.rotation_sigma,
         estimate.centre_sigma,
         samples,
-        estimate.ray_matches,
+        {pair: m.weighed(_OWN) for pair, m in estimate.ray_matches.items()},
     )
 
 
