@@ -20,7 +20,8 @@ from estimation_fakes import (
 )
 from model_golden import network
 
-from ray_pose_ros.estimation.estimator import EstimationError, Estimator, usable_device
+from ray_pose_ros.estimation.estimator import Estimator, usable_device
+from ray_pose_ros.estimation.solution import EstimationError, rays_of_cameras, recover
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.crops import patch_centres
@@ -309,3 +310,128 @@ def test_official_networks_run_from_images_to_cameras(kind, calls):
     np.testing.assert_allclose(np.linalg.det(estimate.R), 1, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(estimate.centres[0]), 1, atol=1e-6)
     assert estimate.K[2, 0, 0] > 0
+
+
+# -- a second look ------------------------------------------------------------------------------
+
+
+def prepared_views(count, seed=0):
+    """Prepared views of the shipped model's kind, crops aside of the images' middles."""
+    from types import SimpleNamespace
+
+    from ray_pose_ros.geometry.gauge import viewing_rotation
+
+    generator = torch.Generator().manual_seed(seed)
+    views = []
+    for _ in range(count):
+        forward = torch.tensor([0.0, 0.0, 1.0]) + 0.2 * torch.randn(3, generator=generator)
+        turn = viewing_rotation(torch.nn.functional.normalize(forward.double(), dim=0))
+        slopes = torch.rand(49, 2, generator=generator, dtype=torch.float64) - 0.5
+        virtual = torch.cat([slopes, torch.ones(49, 1, dtype=torch.float64)], dim=1)
+        directions = torch.nn.functional.normalize(virtual, dim=1) @ turn
+        camera = CameraModel.from_fov(64, 64, 1.0)
+        weights = torch.ones(49, dtype=torch.float64)
+        views.append(
+            SimpleNamespace(camera=camera, turn=turn, directions=directions, weights=weights)
+        )
+    return views
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_rays_of_cameras_are_those_that_the_cameras_are_recovered_from(seed):
+    prepared = prepared_views(4, seed)
+    R, t = orbit(4)
+    # published: the first camera unrotated, the object on its virtual camera's axis at distance 1
+    R, t = R @ R[0].T, t.clone()
+    t[0] = prepared[0].turn.T @ torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    orders = torch.tensor([[0, 1, 2, 3], [2, 0, 1, 3]])
+    rays = rays_of_cameras(prepared, R, t, orders)
+    for order, of_order in zip(orders, rays, strict=True):
+        there = [prepared[i] for i in order]
+        found_R, found_t, _ = recover(there, of_order[None])
+        relative = found_R[0] @ found_R[0, 0].T
+        assert torch.allclose(relative, R[order] @ R[order[0]].T, atol=1e-9)
+        # the reference is at distance 1 of the object's depth on its axis
+        at_axis = prepared[order[0]].turn @ found_t[0, 0]
+        assert at_axis[2] == pytest.approx(1.0)
+        expected = -torch.einsum('nji,nj->ni', R, t)[order]
+        centres = -torch.einsum('nji,nj->ni', found_R[0], found_t[0])
+        lengths = [torch.pdist(x) for x in (centres, expected)]
+        assert torch.allclose(lengths[0] / lengths[0][0], lengths[1] / lengths[1][0], atol=1e-6)
+
+
+def test_rays_of_a_camera_that_looks_away_from_the_object_are_finite():
+    prepared = prepared_views(3)
+    R, t = orbit(3)
+    t[1] = torch.tensor([0.1, 0.0, -1.0])  # the object is behind it
+    t[2] = 0.0  # it stands on the object
+    rays = rays_of_cameras(prepared, R, t, torch.tensor([[1, 0, 2], [2, 0, 1]]))
+    assert torch.isfinite(rays).all()
+
+
+@pytest.fixture(scope='module')
+def looks():
+    """An estimator with the shipped model, prepared views, and the calls of its network."""
+    from ray_pose_ros.evaluation.sources import RENDERED, Source
+
+    sequence = Source('rendered', RENDERED, RENDERED, seed=3).load()
+    estimator = Estimator(samples=0)
+    prepared = [estimator.prepare(view) for view in sequence.views[:3]]
+    calls = []
+    inner = estimator._predict
+
+    def counting(views, progress, shown=None):
+        calls.append(shown)
+        return inner(views, progress, shown)
+
+    estimator._predict = counting
+    return estimator, prepared, calls
+
+
+def agreeing(monkeypatch, agreed):
+    from ray_pose_ros.estimation import answer
+
+    plain = answer.settle
+    monkeypatch.setattr(answer, 'settle', lambda *a: dataclasses.replace(plain(*a), agreed=agreed))
+
+
+def test_the_network_looks_again_where_its_matches_disagree(looks, monkeypatch):
+    estimator, prepared, calls = looks
+    calls.clear()
+    agreeing(monkeypatch, False)
+    done = []
+    twice = estimator.solve(prepared, lambda *step: done.append(step))
+    assert len(calls) == 2 and calls[0] is None
+    assert done == [(1, 2), (2, 2)]
+    # it was shown what the matches had made of the first answer
+    monkeypatch.setattr(estimator, 'second_look', False)
+    once = estimator.solve(prepared)
+    assert len(calls) == 3
+    np.testing.assert_allclose(calls[1].R, once.R)
+    assert not np.allclose(once.R, twice.R, atol=1e-4)
+    # answers to the same question are not independent: their spread is not taken for doubt
+    np.testing.assert_array_equal(once.samples, twice.samples)
+    assert (once.agreement, once.modes) == (twice.agreement, twice.modes)
+    assert twice.doubts.rotation_before == pytest.approx(once.doubts.rotation_before)
+    assert set(twice.timings) == {'features', 'denoise', 'recover'}
+
+
+def test_one_look_is_enough_where_matches_agree(looks, monkeypatch):
+    estimator, prepared, calls = looks
+    calls.clear()
+    agreeing(monkeypatch, True)
+    estimator.solve(prepared)
+    assert len(calls) == 1
+    # and without matches there is nothing to show
+    agreeing(monkeypatch, False)
+    monkeypatch.setattr(estimator, 'use_matches', False)
+    estimator.solve(prepared)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize('time', [-1, 100])
+def test_a_second_look_outside_of_the_schedule_is_refused(time):
+    with pytest.raises(ValueError, match=f'second_look is {time}, expected 0 to 99'):
+        ModelConfig(second_look=time)
+    with pytest.raises(ValueError, match='second_look is 30, but rematch is 0'):
+        ModelConfig(second_look=30)

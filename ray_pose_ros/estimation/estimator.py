@@ -16,17 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ray_pose_ros.estimation.consensus import consensus, fit_residuals
+from ray_pose_ros.estimation.answer import answer
 from ray_pose_ros.estimation.metric import MetricScale
 from ray_pose_ros.estimation.pins import checked_checkpoint
 from ray_pose_ros.estimation.preparation import Prepared, prepare, turned_clockwise
-from ray_pose_ros.estimation.settling import ray_matches, settle
-from ray_pose_ros.estimation.solution import (
-    EstimationError,
-    patch_directions,
-    publish,
-    recover,
-)
+from ray_pose_ros.estimation.settling import Settled
+from ray_pose_ros.estimation.solution import rays_of_cameras
 from ray_pose_ros.estimation.uncertainty import Doubts, MatchedDoubts
 from ray_pose_ros.estimation.uprighting import choose_turns
 from ray_pose_ros.estimation.views import View
@@ -37,7 +32,7 @@ from ray_pose_ros.geometry.rays import to_grid, to_tokens
 from ray_pose_ros.geometry.so3 import camera_centres
 from ray_pose_ros.model.checkpoint import load_checkpoint
 from ray_pose_ros.model.matching import MutualMatches
-from ray_pose_ros.model.plans import default_plan
+from ray_pose_ros.model.plans import default_plan, few_step_plan
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
 from ray_pose_ros.model.sampler import sample
 from ray_pose_ros.multiview.two_view import RayMatches
@@ -119,6 +114,8 @@ class Estimator:
             all intrinsics are known; see `settling`.
         upright: turn views upright before the network sees them, where it can tell that they are
             turned by right angles; cameras are those of the views as they are.
+        second_look: where the network's matches and the cameras found do not agree, show it these
+            cameras and have it look again, if the checkpoint is made for it.
         precision: of the network's arithmetic, 'float32', 'float16' or 'bfloat16'; the state of
             the sampler stays single, recovery is in double.
 
@@ -138,6 +135,7 @@ class Estimator:
         precision: str = 'float32',
         use_matches: bool = True,
         upright: bool = True,
+        second_look: bool = True,
     ):
         if samples < 0:
             raise ValueError(f'samples is {samples}, expected 0 (the default) or more')
@@ -156,6 +154,7 @@ class Estimator:
         self.samples, self.seed = samples or usual, seed
         self.crop_scale, self.crop_params = crop_scale, crop_params
         self.use_matches, self.upright = use_matches, upright
+        self.second_look = second_look
         self.plan = default_plan(model.config, model.noise_scheduler, steps or None)
 
     def prepare(self, view: View) -> Prepared:
@@ -184,62 +183,45 @@ class Estimator:
         _check_count(len(prepared))
         prepared = self._uprighted(prepared)
         begin = time.perf_counter()
-        rays, matches = self._predict(prepared, progress)  # (S, N, P, 6) float64 on the CPU
-        middle = time.perf_counter()
-        names = [p.name for p in prepared]
-        _check_finite(rays, names, 'the network predicted NaN or infinite rays')
-        R, t, cameras = recover(prepared, rays)
-        R, t, rays = publish(R, t, rays)
-        _check_finite(torch.cat([R.flatten(2), t], dim=-1), names, 'no camera fits the rays')
-        agreed = consensus(R, t)
-        best = agreed.index
-        used = [of_samples[best] for of_samples in cameras]
-        directions = torch.stack([patch_directions(*x) for x in zip(prepared, used, strict=True)])
-        angle, miss = fit_residuals(rays[best], R[best], t[best], directions)
-        config = self.model.config
-        doubts = Doubts(
-            len(R), *(x.numpy() for x in (agreed.rotation_sigma, angle, agreed.centre_sigma, miss))
-        )
-        rotation_sigma, centre_sigma = doubts.sigmas(config)
-        found_R, found_t = agreed.R.numpy(), agreed.t.numpy()
-        settled = None
-        if matches is not None:
-            own = ray_matches(prepared, matches, 2 * config.grid)
-            settled = settle(found_R, found_t, rotation_sigma, own, R.numpy())
-        if settled is not None:
-            found_R, found_t = settled.R, settled.t
-            doubts = MatchedDoubts(
-                settled.rotation_deviation,
-                rotation_sigma,
-                settled.centre_deviation,
-                centre_sigma,
-                settled.support,
-            )
-            rotation_sigma, centre_sigma = doubts.sigmas(config)
-        end = time.perf_counter()
+        looks = 2 if self._second_time else 1
+        told = self._predict(prepared, _part(progress, 0, looks))
+        denoised = time.perf_counter() - begin
+        found = answer(prepared, *told, self.model.config)
+        if self._second_time and found.settled is not None and not found.settled.agreed:
+            again = time.perf_counter()
+            told = self._predict(prepared, _part(progress, 1, looks), found.settled)
+            denoised += time.perf_counter() - again
+            found = answer(prepared, *told, self.model.config, found)
+        R, t, doubts, rotation_sigma, centre_sigma = found.final(self.model.config)
+        grid = self.model.config.grid
         return Estimate(
-            R=found_R,
-            t=found_t,
-            cameras=tuple(used),
+            R=R,
+            t=t,
+            cameras=found.cameras,
             intrinsics_source=tuple(p.intrinsics_source for p in prepared),
-            names=tuple(names),
+            names=tuple(p.name for p in prepared),
             stamps=tuple(p.stamp for p in prepared),
             crops=tuple(p.crop for p in prepared),
             rotation_sigma=rotation_sigma,
             centre_sigma=centre_sigma,
-            agreement=agreed.agreement,
-            modes=agreed.modes,
-            rays=_as_cropped(prepared, to_grid(rays[best], config.grid, config.grid)),
+            agreement=found.agreement,
+            modes=found.modes,
+            rays=_as_cropped(prepared, to_grid(found.rays, grid, grid)),
             doubts=doubts,
-            samples=R.numpy(),
+            samples=found.samples,
             turned=tuple(p.turned for p in prepared),
-            ray_matches=settled.matches if settled else {},
+            ray_matches=found.settled.matches if found.settled else {},
             timings={
                 'features': sum(p.seconds for p in prepared),
-                'denoise': middle - begin,
-                'recover': end - middle,
+                'denoise': denoised,
+                'recover': time.perf_counter() - begin - denoised,
             },
         )
+
+    @property
+    def _second_time(self) -> int:
+        """The time of the schedule at which the network looks again; 0 for not at all."""
+        return self.model.config.second_look if self.second_look and self.use_matches else 0
 
     def _arithmetic(self):
         if self.precision == 'float32':
@@ -258,9 +240,12 @@ class Estimator:
             ]
 
     def _predict(
-        self, prepared: Sequence[Prepared], progress
+        self, prepared: Sequence[Prepared], progress, shown: Settled | None = None
     ) -> tuple[Tensor, MutualMatches | None]:
-        """Rays (S, N, P, 6) float64, OpenCV axes, each sample in its gauge, and the matches."""
+        """Rays (S, N, P, 6) float64, OpenCV axes, each sample in its gauge, and the matches.
+
+        With `shown` cameras, the network starts from their rays instead of from pure noise.
+        """
         config = self.model.config
         features = torch.stack([p.features for p in prepared])
         geometry = torch.stack([p.geometry for p in prepared])
@@ -272,15 +257,24 @@ class Estimator:
                 # one pass hardly sees the noise: a second one of the same reference tells nothing
                 samples = min(samples, len(prepared))
             order = _orders(len(prepared), samples)
+        plan, start = self.plan, None
+        if shown is not None:
+            schedule = self.model.noise_scheduler
+            once = few_step_plan(schedule, 1, first=config.second_look)
+            plan = once.with_options(normalise=plan.normalise, clamp=plan.clamp)
+            R, t = (torch.from_numpy(x) for x in (shown.R, shown.t))
+            start = rays_of_cameras(prepared, R, t, order.expand(samples, -1))
+            start = torch.stack([to_grid(x, config.grid, config.grid) for x in start]).float()
         generator = torch.Generator().manual_seed(self.seed)
         callback = progress and (lambda state: progress(state.index + 1, state.total))
         with torch.inference_mode(), self._arithmetic():
             sampled = sample(
                 self.model,
                 self.model.condition(features[None], geometry[None], order),
-                self.plan,
+                plan,
                 samples=samples,
                 generator=generator,
+                warm_start=start,
                 callback=callback,
             )
         rays = to_tokens(sampled.rays.detach().cpu().double())
@@ -317,12 +311,11 @@ def _check_count(views: int) -> None:
         raise ValueError(f'{views} views, expected at least 2: poses are relative to each other')
 
 
-def _check_finite(values: Tensor, names: Sequence[str], what: str) -> None:
-    """`values` (S, N, ...)."""
-    bad = ~torch.isfinite(values).flatten(2).all(dim=-1).all(dim=0)
-    if bad.any():
-        which = ', '.join(name for name, wrong in zip(names, bad.tolist(), strict=True) if wrong)
-        raise EstimationError(f'{what} for {which}')
+def _part(progress, index: int, count: int):
+    """Progress of one of `count` equal parts of the work."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(index * total + done, count * total)
 
 
 def _as_cropped(prepared: Sequence[Prepared], rays: Tensor) -> np.ndarray:

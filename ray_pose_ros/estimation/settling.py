@@ -54,6 +54,7 @@ class Settled:
         support: (N,) nats by which matches that agree with the cameras join each view to the
             first, over others if they do so better; of all pairs on the way, the fewest.
         matches: those that the cameras were adjusted to, weighed as there.
+        agreed: whether nearly all of them agreed with the first cameras that they led to.
     """
 
     R: np.ndarray
@@ -62,6 +63,7 @@ class Settled:
     centre_deviation: np.ndarray
     support: np.ndarray
     matches: dict[tuple[int, int], RayMatches]
+    agreed: bool
 
 
 def settle(
@@ -88,7 +90,8 @@ def settle(
     prior = Prior(R, centres, rotation_sigma, np.zeros(n), np.zeros((0, n, 3, 3)))
     problem = Problem(matches, prior, t)
     best = adjust(R, t, problem)
-    if agreement(best.R, best.t, problem) < 1 - _DISAGREE:
+    agreed = agreement(best.R, best.t, problem) >= 1 - _DISAGREE
+    if not agreed:
         if samples is not None and len(samples):
             best = min(best, _elsewhere(samples, t, problem), key=lambda found: found.cost)
         best = regrouped(best, problem, _TAILS)
@@ -97,7 +100,7 @@ def settle(
     if not (np.isfinite(found_R).all() and np.isfinite(found_t).all()):
         return None
     support = weakest_links(pair_support(found_R, found_t, matches))
-    return Settled(*_published(found_R, found_t, t[0]), rotation, centre, support, matches)
+    return Settled(*_published(found_R, found_t, t[0]), rotation, centre, support, matches, agreed)
 
 
 def _elsewhere(samples: np.ndarray, t: np.ndarray, problem: Problem) -> Adjusted:

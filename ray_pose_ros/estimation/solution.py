@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ray_pose_ros.estimation.preparation import Prepared
 from ray_pose_ros.geometry.cameras import CameraModel
-from ray_pose_ros.geometry.gauge import turn_cameras
-from ray_pose_ros.geometry.rays import camera_centres
+from ray_pose_ros.geometry.gauge import object_gauge, turn_cameras
+from ray_pose_ros.geometry.rays import camera_centres, rays_from_cameras
 from ray_pose_ros.geometry.recovery import recover_cameras, recover_cameras_unknown_intrinsics
 from ray_pose_ros.geometry.similarity import transform_cameras
 
@@ -67,6 +67,23 @@ def publish(R: Tensor, t: Tensor, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]
     directions = rays[..., :3] @ turn.transpose(-1, -2)
     moments = rays[..., 3:] @ turn.transpose(-1, -2) / distance[..., None, None]
     return new_R, new_t, torch.cat([directions, moments], dim=-1)
+
+
+def rays_of_cameras(prepared: Sequence[Prepared], R: Tensor, t: Tensor, orders: Tensor) -> Tensor:
+    """Rays (S, N, P, 6) that the project's network would tell of known cameras.
+
+    R (N, 3, 3), t (N, 3) of the published world; `orders` (S, N) the views' numbers, the reference
+    first, in whose gauge the rays are.
+    """
+    turn = torch.stack([p.turn for p in prepared])
+    R, t = turn_cameras(R, t, turn)
+    first = t[orders[:, 0]]
+    depth, distance = first[:, 2], torch.linalg.vector_norm(first, dim=-1)  # of the world's origin
+    # a camera that looks past the object, or stands on it, has some scale, too
+    depth = torch.where(depth > 0.1 * distance, depth, distance).clamp(min=_SMALLEST_DISTANCE)
+    R, t, _ = object_gauge(R[orders], t[orders], depth)
+    directions = torch.stack([p.directions for p in prepared]) @ turn.transpose(-1, -2)
+    return rays_from_cameras(R, t, directions[orders])
 
 
 def patch_directions(prepared: Prepared, camera: CameraModel) -> Tensor:

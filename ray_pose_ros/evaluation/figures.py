@@ -54,6 +54,7 @@ NAMES = {
 _TELLING = {
     'matches=0': 'rays only',
     'upright=0': 'as they are',
+    'second_look=0': 'one look',
     'matcher=lighterglue': 'LighterGlue',
 }
 

@@ -168,6 +168,7 @@ def _create_model(options: dict[str, Any]) -> ModelMethod:
         'crop_params': str,
         'matches': lambda x: bool(int(x)),
         'upright': lambda x: bool(int(x)),
+        'second_look': lambda x: bool(int(x)),
     }
     given = {'samples': 0} | read_options('model', options, known)
     if 'matches' in given:

@@ -52,6 +52,8 @@ class ModelConfig:
         sample_steps: network calls that sampling takes unless told otherwise; 0 means all that
             the read-out needs.
         readout: the integer time at which the predicted rays are read out.
+        second_look: the time to which the rays of cameras that were adjusted to the network's
+            matches are noised, for it to look again; 0 for a network that looks once.
         rotation_sigma, centre_sigma: how the spread of S samples and the misfit of the rays become
             a standard deviation, sqrt((a S^b spread)^2 + (c misfit)^2 + d^2): the numbers a, b, c,
             d, in radians and in distances of the first camera. Fitted by `ray-pose calibrate`.
@@ -90,6 +92,7 @@ class ModelConfig:
     beta_end: float = 0.2
     sample_steps: int = 0
     readout: int = 29
+    second_look: int = 0
     rotation_sigma: tuple[float, float, float, float] = (1.0, 0.0, 1.0, 0.0087)
     centre_sigma: tuple[float, float, float, float] = (1.0, 0.0, 1.0, 0.005)
     matched_rotation_sigma: tuple[float, ...] = (2.0, 1.0, 0.0, 0.0, 0.0087)
@@ -108,6 +111,10 @@ class ModelConfig:
             raise ValueError(f'width {self.width} is not a multiple of heads {self.heads}')
         if not 0 <= self.readout < self.steps:
             raise ValueError(f'readout is {self.readout}, expected 0 to {self.steps - 1}')
+        if not 0 <= self.second_look < self.steps:
+            raise ValueError(f'second_look is {self.second_look}, expected 0 to {self.steps - 1}')
+        if self.second_look and not self.rematch:
+            raise ValueError(f'second_look is {self.second_look}, but rematch is 0: no matches')
         for name in SIGMA_TERMS:
             terms = tuple(float(term) for term in getattr(self, name))
             object.__setattr__(self, name, terms)  # a list where it comes from JSON

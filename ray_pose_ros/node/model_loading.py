@@ -26,6 +26,7 @@ def make_estimator(settings: Settings):
         seed=settings.seed,
         precision=settings.precision,
         upright=settings.upright,
+        second_look=settings.second_look,
     )
     if settings.refine:
         from ray_pose_ros.matching import MatcherUnavailable

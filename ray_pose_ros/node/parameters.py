@@ -134,6 +134,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         'as it is. Official models do not tell.',
     ),
     Parameter(
+        'second_look',
+        True,
+        'Where matches and poses do not agree, show the model its poses and have it look again, '
+        'if the checkpoint is made for it: a little more accurate, and twice the time.',
+    ),
+    Parameter(
         'seed',
         0,
         'Seed of the sampler: the same images give the same poses.',
