@@ -41,6 +41,9 @@ _SIFT = 1024, 2048
 _CERTAIN, _HINT = np.radians(25.0), np.radians(60.0)
 _FEWEST = 8  # matches of a pair worth looking at
 _OWN = 0.5  # of their weight: what the network's own matches count beside those of features
+# Beside feature matches the network is taken to be this much less sure than it tells: on things
+# that are strange to it, it is surer than right, and what it tells then outweighs true matches.
+_DOUBT = 2.0
 _WAVE, _OPEN = 16, 2  # pairs matched at the same time, and those of them that try several turns
 
 
@@ -189,7 +192,8 @@ def solve(prior: Prior, found: dict, looking: np.ndarray, poses: dict | None = N
     told = prior
     if poses is None:
         poses = {pair: search(m) for pair, m in found.items()}
-    prior, looking = trusted(prior, found, looking, poses)
+    doubted = replace(told, rotation_sigma=_DOUBT * told.rotation_sigma)
+    prior, looking = trusted(doubted, found, looking, poses)
     pairs = {(i, j): hypotheses(m, prior, i, j, poses[i, j]) for (i, j), m in found.items()}
     agreed = agree(pairs, prior)
     if not agreed.chosen:
@@ -206,7 +210,10 @@ def solve(prior: Prior, found: dict, looking: np.ndarray, poses: dict | None = N
         # where exact ones have led the cameras they lead nobody astray.
         problem = replace(problem, matches=_joined(explained, prior.matches))
         R, t, information, _ = adjust(R, t, problem)
-    return certainty(R, t, information, problem.prior, agreed.chosen)
+    believed = problem.prior
+    if prior is doubted:  # and not what pairs of views have proven
+        believed = replace(believed, rotation_sigma=told.rotation_sigma)
+    return certainty(R, t, information, believed, agreed.chosen)
 
 
 def _joined(first: dict, second: dict) -> dict:
