@@ -135,9 +135,9 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         'second_look',
-        True,
+        False,
         'Where matches and poses do not agree, show the model its poses and have it look again, '
-        'if the checkpoint is made for it: a little more accurate, and twice the time.',
+        'if the checkpoint is made for it: a little more accurate, and up to twice the time.',
     ),
     Parameter(
         'seed',
