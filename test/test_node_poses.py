@@ -72,13 +72,15 @@ def test_topics_tell_what_the_estimator_tells(start, checkpoint):
     assert np.allclose(np.diag(covariance)[3:], expected.rotation_sigma[-1] ** 2, rtol=1e-5)
 
 
-def test_the_model_of_the_package_does_the_same_in_the_node(start):
+@pytest.mark.parametrize('second_look', [False, True])
+def test_the_model_of_the_package_does_the_same_in_the_node(start, second_look):
     if not (default_checkpoint() / 'model.safetensors').is_file():
         pytest.skip('this checkout has no weights')
-    harness = start(make_estimator, EVERY_FRAME | {'device': 'cpu', 'samples': 1, 'seed': 5})
+    settings = {'samples': 1, 'seed': 5, 'second_look': second_look}
+    harness = start(make_estimator, EVERY_FRAME | {'device': 'cpu'} | settings)
     show(harness, range(2))
     assert harness.until(lambda: harness.count == 2, 30)
-    expected = Estimator(samples=1, seed=5).estimate([View(IMAGES[k], CAMERA) for k in range(2)])
+    expected = Estimator(**settings).estimate([View(IMAGES[k], CAMERA) for k in range(2)])
     for i, pose in enumerate(harness.client.poses[-1].poses):
         R, t = camera_from_pose(pose)
         assert np.abs(R - expected.R[i]).max() < 1e-6
