@@ -380,9 +380,9 @@ def looks():
     calls = []
     inner = estimator._predict
 
-    def counting(views, progress, shown=None):
+    def counting(window, progress, shown=None):
         calls.append(shown)
-        return inner(views, progress, shown)
+        return inner(window, progress, shown)
 
     estimator._predict = counting
     return estimator, prepared, calls
@@ -416,12 +416,28 @@ def test_the_network_looks_again_where_its_matches_disagree(looks, monkeypatch):
     assert set(twice.timings) == {'features', 'denoise', 'recover'}
 
 
+def test_looks_come_one_by_one(looks, monkeypatch):
+    estimator, prepared, calls = looks
+    calls.clear()
+    agreeing(monkeypatch, False)
+    answers = estimator.looks(prepared)
+    first = next(answers)
+    assert len(calls) == 1
+    (second,) = answers
+    np.testing.assert_array_equal(second.R, estimator.solve(prepared).R)
+    monkeypatch.setattr(estimator, 'second_look', False)
+    np.testing.assert_array_equal(first.R, estimator.solve(prepared).R)
+    assert len(list(estimator.looks(prepared))) == 1
+
+
 def test_one_look_is_enough_where_matches_agree(looks, monkeypatch):
     estimator, prepared, calls = looks
     calls.clear()
     agreeing(monkeypatch, True)
-    estimator.solve(prepared)
+    done = []
+    estimator.solve(prepared, lambda *step: done.append(step))
     assert len(calls) == 1
+    assert done == [(1, 2), (2, 2)]
     # and without matches there is nothing to show
     agreeing(monkeypatch, False)
     monkeypatch.setattr(estimator, 'use_matches', False)

@@ -66,7 +66,7 @@ class Clock:
 
 
 def solve(economy, views=8):
-    return economy.solve(list(range(views)), lambda *_: None)
+    return next(economy.looks(list(range(views)), lambda *_: None))
 
 
 def test_errors_that_mean_memory():
@@ -107,8 +107,41 @@ def test_less_and_less_until_it_fits(most, last, words, count):
 
 def test_half_of_the_keyframes_are_the_newer_half():
     estimator = Greedy(4)
-    Economy(estimator, Clock()).solve(list('abcdefgh'), lambda *_: None)
+    next(Economy(estimator, Clock()).looks(list('abcdefgh'), lambda *_: None))
     assert estimator.solved[-1] == list('efgh')
+
+
+class Twice(Greedy):
+    """Looks again, and fails then with what is in `then`."""
+
+    then = None
+
+    def looks(self, prepared, progress=None):
+        yield self.solve(prepared, progress)
+        if self.then is not None:
+            raise self.then
+        yield FakeEstimator.solve(self, prepared, progress)  # its samples are those of the first
+
+
+def test_a_second_look_follows_the_first_with_what_is_left():
+    estimator = Twice(4)
+    economy = Economy(estimator, Clock())
+    looks = economy.looks(list('abcdefgh'), lambda *_: None)
+    first, count = next(looks)
+    assert len(estimator.solved) == 1  # nothing is done before it is asked for
+    ((second, again),) = looks
+    assert count == again == len(first.R) == len(second.R) == 4
+
+
+def test_the_first_answer_stands_where_a_second_look_does_not_fit():
+    estimator = Twice(1000)
+    economy = Economy(estimator, Clock())
+    estimator.then = OUT
+    assert len(list(economy.looks(list('ab'), lambda *_: None))) == 1
+    assert economy.words == ''
+    estimator.then = ValueError('else')
+    with pytest.raises(ValueError, match='else'):
+        list(economy.looks(list('ab'), lambda *_: None))
 
 
 def test_everything_comes_back_step_by_step():
@@ -193,15 +226,15 @@ def test_the_real_estimator_moves_with_what_was_prepared(tmp_path):
     economy = Economy(estimator, Clock())
     estimator.device = torch.device('meta')
     economy._can_leave_gpu, economy._device = True, torch.device('meta')
-    real, estimator.solve = estimator.solve, None
+    real = estimator.looks
 
-    def solve_unless_meta(prepared, progress=None):
+    def looks_unless_meta(prepared, progress=None):
         if estimator.device.type == 'meta':
             raise OUT
         return real(prepared, progress)
 
-    estimator.solve = solve_unless_meta
-    answer, count = economy.solve(prepared, None)
+    estimator.looks = looks_unless_meta
+    ((answer, count),) = economy.looks(prepared, None)
     assert count == 2 and estimator.device == torch.device('cpu')
     assert np.isfinite(answer.R).all() and answer.R.shape == expected.R.shape
 

@@ -128,6 +128,56 @@ def test_reset_abandons_the_solve_under_way(worker, results):
     assert [k.id for k in solved.keyframes] == [2, 3]  # ids are not used again
 
 
+class Twice(FakeEstimator):
+    """Looks again, `pause` seconds long; raises `then` in the middle of it."""
+
+    pause, then = 0.0, None
+
+    def looks(self, prepared, progress=None):
+        yield self.solve(prepared, progress)
+        for _ in range(1 + int(self.pause / 0.01)):
+            time.sleep(0.01)
+            progress(1, 2)
+        if self.then is not None:
+            raise self.then
+        yield self.solve(prepared, progress)
+
+
+def test_a_better_answer_follows_the_first(worker, results):
+    loaded(worker, Twice())
+    worker.offer_all([candidate(0), candidate(1)])
+    first, second = results.wait(Solved, 2)
+    assert (first.again, second.again) == (False, True)
+    assert first.keyframes == second.keyframes
+    assert 'solve' in first.seconds and set(second.seconds) == {'second_look'}
+
+
+def test_nobody_waits_for_a_second_look_once_there_is_something_new(worker, results):
+    estimator = loaded(worker, Twice())
+    estimator.pause = 60.0
+    worker.offer_all([candidate(0), candidate(1)])
+    results.wait(Solved)
+    start = time.monotonic()
+    worker.offer(candidate(2))
+    newest = results.wait(Solved, 2)[1]
+    assert time.monotonic() - start < 5
+    assert not newest.again and [k.stamp_ns for k in newest.keyframes] == [0, 1, 2]
+    worker.reset()  # nor after that
+    estimator.pause = 0.0
+    worker.offer_all([candidate(3), candidate(4)])
+    assert [r.again for r in results.wait(Solved, 4)[2:]] == [False, True]
+
+
+def test_a_second_look_that_fails_is_told_from_a_first_one(worker, results):
+    estimator = loaded(worker, Twice())
+    estimator.then = RuntimeError('something')
+    worker.offer_all([candidate(0), candidate(1)])
+    assert results.wait(Failed)[0] == Failed(0, 'RuntimeError: something', True)
+    estimator.fail = RuntimeError('else')
+    worker.offer(candidate(2))
+    assert results.wait(Failed, 2)[1] == Failed(0, 'RuntimeError: else', False)
+
+
 def test_loading_says_what_went_wrong_and_can_be_repeated(worker):
     def broken():
         raise FileNotFoundError('no weights')

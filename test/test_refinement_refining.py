@@ -1,5 +1,6 @@
 """The estimator that refines: what the node runs with `refine`."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,6 +34,18 @@ def test_it_is_the_estimate_refined(views, refining):
     np.testing.assert_allclose(found.R, expected.R, atol=1e-9)
     np.testing.assert_allclose(found.t, expected.t, atol=1e-9)
     assert {'denoise', 'match', 'refine'} <= set(found.timings)
+
+
+def test_each_look_is_refined(views, refining, monkeypatch):
+    from ray_pose_ros.estimation import answer
+
+    plain = answer.settle
+    monkeypatch.setattr(answer, 'settle', lambda *a: dataclasses.replace(plain(*a), agreed=False))
+    prepared = [refining.prepare(view) for view in views]
+    looks = list(refining.looks(prepared))
+    assert len(looks) == 2 and all(isinstance(x, RefinedEstimate) for x in looks)
+    np.testing.assert_array_equal(looks[1].R, refining.solve(prepared).R)
+    assert looks[1].timings['denoise'] > looks[0].timings['denoise']
 
 
 def test_matches_of_two_keyframes_are_found_once(views, refining):
@@ -99,9 +112,8 @@ def test_the_node_makes_it_when_asked(views):
     estimator = make_estimator(settings(refine=True, matcher='sift', refine_deadline=0.0))
     assert isinstance(estimator, RefiningEstimator)
     assert estimator.deadline is None
-    found, count = Economy(estimator).solve(
-        [estimator.prepare(view) for view in views], progress=lambda *_: None
-    )
+    prepared = [estimator.prepare(view) for view in views]
+    *_, (found, count) = Economy(estimator).looks(prepared, progress=lambda *_: None)
     assert count == 4 and isinstance(found, RefinedEstimate)
     assert isinstance(make_estimator(settings()), Estimator)
 

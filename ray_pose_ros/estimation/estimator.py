@@ -7,16 +7,17 @@ own gauges differ from it by a similarity, taken off here.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ray_pose_ros.estimation.answer import answer
+from ray_pose_ros.estimation.answer import Answer, answer
 from ray_pose_ros.estimation.metric import MetricScale
 from ray_pose_ros.estimation.pins import checked_checkpoint
 from ray_pose_ros.estimation.preparation import Prepared, prepare, turned_clockwise
@@ -31,6 +32,7 @@ from ray_pose_ros.geometry.pytorch3d import rays_p3d_to_opencv
 from ray_pose_ros.geometry.rays import to_grid, to_tokens
 from ray_pose_ros.geometry.so3 import camera_centres
 from ray_pose_ros.model.checkpoint import load_checkpoint
+from ray_pose_ros.model.denoiser import Context
 from ray_pose_ros.model.matching import MutualMatches
 from ray_pose_ros.model.plans import default_plan, few_step_plan
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
@@ -96,6 +98,18 @@ class Estimate:
     def centres(self) -> np.ndarray:
         """Camera centres (N, 3) in the world."""
         return camera_centres(self.R, self.t)
+
+
+class _Window(NamedTuple):
+    """Views as they go into the network, and what it makes of them once, however often it looks.
+
+    order: (S, N) or (1, N) the views of each sample, its reference first.
+    """
+
+    prepared: Sequence[Prepared]
+    order: Tensor
+    samples: int
+    context: Context
 
 
 class Estimator:
@@ -180,18 +194,49 @@ class Estimator:
             ValueError: fewer than two views.
             EstimationError: the network's answer is not finite or not a set of cameras.
         """
+        for estimate in self.looks(prepared, progress):  # noqa: B007
+            pass
+        return estimate
+
+    def looks(
+        self, prepared: Sequence[Prepared], progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[Estimate]:
+        """`solve`, step by step: an answer, and where the network looks again, a better one.
+
+        Nothing is computed for the second before it is asked for.
+        """
         _check_count(len(prepared))
-        prepared = self._uprighted(prepared)
         begin = time.perf_counter()
+        window = self._window(self._uprighted(prepared))
+        begun = time.perf_counter() - begin
         looks = 2 if self._second_time else 1
-        told = self._predict(prepared, _part(progress, 0, looks))
-        denoised = time.perf_counter() - begin
-        found = answer(prepared, *told, self.model.config)
-        if self._second_time and found.settled is not None and not found.settled.agreed:
-            again = time.perf_counter()
-            told = self._predict(prepared, _part(progress, 1, looks), found.settled)
-            denoised += time.perf_counter() - again
-            found = answer(prepared, *told, self.model.config, found)
+        steps = len(self.plan.steps)
+        total = steps + looks - 1
+        found, timings = self._look(window, _part(progress, 0, total))
+        timings['denoise'] += begun
+        again = looks > 1 and found.settled is not None and not found.settled.agreed
+        if looks > 1 and not again and progress:
+            progress(total, total)
+        yield self._estimate(window.prepared, found, timings)
+        if again:
+            found, more = self._look(window, _part(progress, steps, total), found)
+            timings = {name: timings[name] + more[name] for name in timings}
+            yield self._estimate(window.prepared, found, timings)
+
+    def _look(
+        self, window: _Window, progress, first: Answer | None = None
+    ) -> tuple[Answer, dict[str, float]]:
+        """What the network tells, after it was shown the cameras of the `first` answer if any,
+        and seconds."""
+        begin = time.perf_counter()
+        told = self._predict(window, progress, first and first.settled)
+        denoised = time.perf_counter()
+        found = answer(window.prepared, *told, self.model.config, first)
+        return found, {'denoise': denoised - begin, 'recover': time.perf_counter() - denoised}
+
+    def _estimate(
+        self, prepared: Sequence[Prepared], found: Answer, timings: dict[str, float]
+    ) -> Estimate:
         R, t, doubts, rotation_sigma, centre_sigma = found.final(self.model.config)
         grid = self.model.config.grid
         return Estimate(
@@ -211,11 +256,7 @@ class Estimator:
             samples=found.samples,
             turned=tuple(p.turned for p in prepared),
             ray_matches=found.settled.matches if found.settled else {},
-            timings={
-                'features': sum(p.seconds for p in prepared),
-                'denoise': denoised,
-                'recover': time.perf_counter() - begin - denoised,
-            },
+            timings={'features': sum(p.seconds for p in prepared), **timings},
         )
 
     @property
@@ -239,13 +280,7 @@ class Estimator:
                 for p, k in zip(prepared, turns, strict=True)
             ]
 
-    def _predict(
-        self, prepared: Sequence[Prepared], progress, shown: Settled | None = None
-    ) -> tuple[Tensor, MutualMatches | None]:
-        """Rays (S, N, P, 6) float64, OpenCV axes, each sample in its gauge, and the matches.
-
-        With `shown` cameras, the network starts from their rays instead of from pure noise.
-        """
+    def _window(self, prepared: Sequence[Prepared]) -> _Window:
         config = self.model.config
         features = torch.stack([p.features for p in prepared])
         geometry = torch.stack([p.geometry for p in prepared])
@@ -257,6 +292,19 @@ class Estimator:
                 # one pass hardly sees the noise: a second one of the same reference tells nothing
                 samples = min(samples, len(prepared))
             order = _orders(len(prepared), samples)
+        with torch.inference_mode(), self._arithmetic():
+            context = self.model.condition(features[None], geometry[None], order)
+        return _Window(prepared, order, samples, context)
+
+    def _predict(
+        self, window: _Window, progress, shown: Settled | None = None
+    ) -> tuple[Tensor, MutualMatches | None]:
+        """Rays (S, N, P, 6) float64, OpenCV axes, each sample in its gauge, and the matches.
+
+        With `shown` cameras, the network starts from their rays instead of from pure noise.
+        """
+        config = self.model.config
+        prepared, order, samples, context = window
         plan, start = self.plan, None
         if shown is not None:
             schedule = self.model.noise_scheduler
@@ -270,7 +318,7 @@ class Estimator:
         with torch.inference_mode(), self._arithmetic():
             sampled = sample(
                 self.model,
-                self.model.condition(features[None], geometry[None], order),
+                context,
                 plan,
                 samples=samples,
                 generator=generator,
@@ -311,11 +359,9 @@ def _check_count(views: int) -> None:
         raise ValueError(f'{views} views, expected at least 2: poses are relative to each other')
 
 
-def _part(progress, index: int, count: int):
-    """Progress of one of `count` equal parts of the work."""
-    if progress is None:
-        return None
-    return lambda done, total: progress(index * total + done, count * total)
+def _part(progress, begin: int, total: int):
+    """Progress of work that begins after `begin` of `total` steps."""
+    return progress and (lambda done, _: progress(begin + done, total))
 
 
 def _as_cropped(prepared: Sequence[Prepared], rays: Tensor) -> np.ndarray:

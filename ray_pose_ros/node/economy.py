@@ -12,7 +12,7 @@ import dataclasses
 import gc
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 # (samples are divided by, views are divided by, on the CPU, in words)
@@ -64,12 +64,27 @@ class Economy:
         self._climb_at = self._clock() + self._wait
         return self._estimator.prepare(view)
 
-    def solve(self, prepared: Sequence[Any], progress: Callable) -> tuple[Any, int]:
+    def looks(self, prepared: Sequence[Any], progress: Callable) -> Iterator[tuple[Any, int]]:
         """
-        Solve the views, or the newest of them; return (estimate, how many of them).
+        Solve the views, or the newest of them: yield (estimate, how many of them).
 
-        Raises what `estimator.solve` raises, when memory runs out on the last level too.
+        Where the estimator looks a second time, another one follows, for which nothing is done
+        before it is asked for; none does where memory does not suffice. Raises what
+        `estimator.solve` raises, when memory runs out on the last level too.
         """
+        looks, estimate, count = self._first(prepared, progress)
+        yield estimate, count
+        try:
+            for better in looks:
+                yield better, count
+            return
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        give_back()
+
+    def _first(self, prepared: Sequence[Any], progress: Callable) -> tuple[Iterator, Any, int]:
+        """The first answer, how many views it has, and what comes after it."""
         before = level = self._level
         if level and self._clock() >= self._climb_at:
             level -= 1
@@ -91,17 +106,18 @@ class Economy:
             self._climb_at = self._clock() + self._wait
         return answer
 
-    def _solve(self, prepared: Sequence[Any], progress: Callable) -> tuple[Any, int]:
+    def _solve(self, prepared: Sequence[Any], progress: Callable) -> tuple[Iterator, Any, int]:
         divisor, share, _, _ = _LEVELS[self._level]
         kept = prepared[-max(2, len(prepared) // share) :]
         moved = [_on_device(p, getattr(self._estimator, 'device', None)) for p in kept]
-        if divisor == 1:
-            return self._estimator.solve(moved, progress=progress), len(kept)
-        self._estimator.samples = max(1, self._samples // divisor)
+        if divisor > 1:
+            self._estimator.samples = max(1, self._samples // divisor)
         try:
-            return self._estimator.solve(moved, progress=progress), len(kept)
+            looks = _looks(self._estimator, moved, progress)
+            return looks, next(looks), len(kept)
         finally:
-            self._estimator.samples = self._samples
+            if divisor > 1:
+                self._estimator.samples = self._samples
 
     def _below(self, level: int, views: int) -> int | None:
         """Next lower level that asks for less; None when there is none."""
@@ -126,6 +142,13 @@ class Economy:
             self._estimator.device = _device(target)
             give_back()
         self._level = level
+
+
+def _looks(estimator: Any, prepared: Sequence[Any], progress: Callable) -> Iterator[Any]:
+    """Its answers, the first and a better one; of an estimator that never looks again, the one."""
+    if hasattr(estimator, 'looks'):
+        return estimator.looks(prepared, progress=progress)
+    return iter([estimator.solve(prepared, progress=progress)])
 
 
 def settle() -> None:

@@ -288,19 +288,21 @@ class PoseNode(ManagedModelNode):
                     camera.retry()
         elif isinstance(result, Failed):
             self.health.fail(result.error)
-            if self._outputs is not None:
-                self._outputs.transforms.lose(f'the last estimate failed: {result.error}')
-            self._metric.lose()
+            if not result.again:  # else the first answer stands
+                if self._outputs is not None:
+                    self._outputs.transforms.lose(f'the last estimate failed: {result.error}')
+                self._metric.lose()
             if self.throttle('failed'):
                 self.get_logger().error(f'the estimate failed: {result.error}')
         elif isinstance(result, Solved) and self.state == 'active':
             start = time.monotonic()
             self._show(result)
             now = time.monotonic()
-            self.health.succeed(result.reduced)
-            self.watchdog.all_is_well()
             self.health.seconds.update(result.seconds)
-            self.health.seconds.update(publish=now - start, total=now - result.received)
+            if not result.again:
+                self.health.succeed(result.reduced)
+                self.watchdog.all_is_well()
+                self.health.seconds.update(publish=now - start, total=now - result.received)
         if isinstance(result, (Failed, Solved)):
             self._tell_status()
 

@@ -50,7 +50,8 @@ class Solved(Result):
     """
     A window was solved; `seconds` splits the time since its newest image was received.
 
-    `reduced` says what was left out where memory did not suffice for all, '' otherwise.
+    `reduced` says what was left out where memory did not suffice for all, '' otherwise; `again`,
+    that the same window was solved before and this is the better answer of a second look.
     """
 
     keyframes: tuple[Keyframe, ...]
@@ -58,13 +59,19 @@ class Solved(Result):
     seconds: dict[str, float]
     received: float
     reduced: str = ''
+    again: bool = False
 
 
 @dataclass(frozen=True)
 class Failed(Result):
-    """A window could not be solved; the keyframes stay and the next one tries again."""
+    """
+    A window could not be solved; the keyframes stay and the next one tries again.
+
+    `again`: it was solved before, and only a second look failed.
+    """
 
     error: str
+    again: bool = False
 
 
 class Abandoned(Exception):  # no error

@@ -3,7 +3,8 @@ The one thread that owns the model: prepares keyframes, solves windows. No ROS i
 
 Newest wins: candidates wait in a queue no longer than the window, the oldest gives way, and the
 window is solved once for all that came meanwhile. So every keyframe that can still matter is used
-and the thread never falls behind the cameras.
+and the thread never falls behind the cameras. What an estimator finds by looking a second time is
+delivered after the first answer, and given up when a newer keyframe comes.
 
 A thread cannot be ended from outside. One that hangs is left alone: `restart` begins another, with
 the same keyframes and no model, and whatever the old one still comes up with is void. Until it
@@ -239,9 +240,13 @@ class Worker:
     def _void(self, turn: tuple) -> bool:
         return self._stopping or turn != (self._generation, self._epoch, self._released)
 
-    def _check(self, turn: tuple) -> None:
-        """Between two steps of the network: leave when nobody waits for the answer any more."""
-        if self._void(turn):
+    def _check(self, turn: tuple, again: bool = False) -> None:
+        """
+        Between two steps of the network: leave when nobody waits for the answer any more.
+
+        Nobody does for that of a second look (`again`) once there is something new.
+        """
+        if self._void(turn) or (again and (self._pending or self._tasks)):
             raise Abandoned
         self._moved = time.monotonic()
 
@@ -279,23 +284,31 @@ class Worker:
         if newest is None or len(window) < self._min_views or self._void(turn):
             return
         self._moved = start = time.monotonic()
+        again = False
         try:
-            estimate, count = economy.solve(
-                [k.prepared for k in window], progress=lambda *_: self._check(turn)
+            looks = economy.looks(
+                [k.prepared for k in window], progress=lambda *_: self._check(turn, again)
             )
-            if not (np.isfinite(estimate.R).all() and np.isfinite(estimate.t).all()):
-                raise FloatingPointError('the solution is not finite')
+            for estimate, count in looks:
+                if not (np.isfinite(estimate.R).all() and np.isfinite(estimate.t).all()):
+                    raise FloatingPointError('the solution is not finite')
+                now = time.monotonic()
+                if again:
+                    seconds = {'second_look': now - start}
+                else:
+                    seconds['solve'] = now - start
+                    # its 'features' are those of the whole window, most of them computed long ago
+                    own = {k: v for k, v in estimate.timings.items() if k != 'features'}
+                    seconds.update(own)
+                solved = window[len(window) - count :]
+                what = estimate, seconds, newest.received, economy.words, again
+                self._hand_over(Solved(epoch, solved, *what), turn)
+                again, start = True, now
+                self._check(turn, again)
         except Abandoned:
             return
         except Exception as error:  # the node must outlive a failed inference
-            self._hand_over(Failed(epoch, _words(error)), turn)
-            return
-        seconds['solve'] = time.monotonic() - start
-        # its 'features' are those of the whole window, most of them computed long ago
-        seconds.update({k: v for k, v in estimate.timings.items() if k != 'features'})
-        window = window[len(window) - count :]
-        result = Solved(epoch, window, estimate, seconds, newest.received, economy.words)
-        self._hand_over(result, turn)
+            self._hand_over(Failed(epoch, _words(error), again), turn)
 
     def _hand_over(self, result: Result, turn: tuple) -> None:
         """Deliver what a thread found out that has not been given up since."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ray_pose_ros.estimation.estimator import Estimator
+from ray_pose_ros.estimation.estimator import Estimate, Estimator
 from ray_pose_ros.estimation.preparation import Prepared
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.matching import Matcher
@@ -56,7 +56,18 @@ class RefiningEstimator:
         progress: Callable[[int, int], None] | None = None,
     ) -> RefinedEstimate:
         """As `Estimator.solve`, then refined. `progress` is called through both."""
-        estimate = self.estimator.solve(prepared, progress=progress)
+        return self._refined(self.estimator.solve(prepared, progress=progress), prepared, progress)
+
+    def looks(
+        self,
+        prepared: Sequence[RefinablePrepared],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[RefinedEstimate]:
+        """As `Estimator.looks`, each answer refined."""
+        for estimate in self.estimator.looks(prepared, progress=progress):
+            yield self._refined(estimate, prepared, progress)
+
+    def _refined(self, estimate: Estimate, prepared, progress) -> RefinedEstimate:
         keyframes = [p.keyframe for p in prepared]
         return refine(estimate, keyframes, self.matchers, self.deadline, progress)
 
