@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from node_harness import (
@@ -25,6 +26,7 @@ from std_srvs.srv import Trigger
 
 from ray_pose_ros.node.conversions import time_message
 from ray_pose_ros.node.model_loading import make_estimator
+from ray_pose_ros.node.outputs import LATCHED
 from ray_pose_ros.synthetic.camera_publisher import image_message, info_message
 
 start = pytest.fixture(starter)
@@ -393,6 +395,31 @@ def test_memory_that_runs_out_is_said_and_comes_back(start, monkeypatch):
     assert harness.until(lambda: harness.count == 3)
     assert harness.until(lambda: level(harness, 'estimate')[0] == b'\x00')
     assert harness.diagnosed('left out for want of memory', 'nothing')
+
+
+def test_a_second_look_that_fails_takes_nothing_back(start):
+    class Unsteady(FakeEstimator):
+        then = True
+
+        def looks(self, prepared, progress=None):
+            yield self.solve(prepared, progress)
+            if self.then:
+                raise FloatingPointError('rays of NaN')
+
+    estimator = Unsteady()
+    harness = start(lambda settings: estimator, EVERY_FRAME)
+    statuses = []
+    harness.client.create_subscription(
+        DiagnosticStatus, '/ray_pose/status', statuses.append, LATCHED
+    )
+    show(harness, range(2))
+    assert said(harness, 'estimate', 'the last estimate failed: FloatingPointError') == WARN
+    assert harness.count == 2
+    assert harness.until(lambda: statuses and statuses[-1].message.startswith('tracking'))
+    estimator.then = False
+    show(harness, [2])
+    assert harness.until(lambda: harness.count == 3)
+    assert said(harness, 'estimate', 'estimating') == b'\x00'
 
 
 def test_a_checkpoint_that_vanishes_while_the_node_is_down(start, tmp_path):

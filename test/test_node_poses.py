@@ -80,11 +80,20 @@ def test_the_model_of_the_package_does_the_same_in_the_node(start, second_look):
     harness = start(make_estimator, EVERY_FRAME | {'device': 'cpu'} | settings)
     show(harness, range(2))
     assert harness.until(lambda: harness.count == 2, 30)
-    expected = Estimator(**settings).estimate([View(IMAGES[k], CAMERA) for k in range(2)])
-    for i, pose in enumerate(harness.client.poses[-1].poses):
-        R, t = camera_from_pose(pose)
-        assert np.abs(R - expected.R[i]).max() < 1e-6
-        assert np.abs(t - expected.t[i]).max() < 1e-6
+    estimator = Estimator(**settings)
+    prepared = [estimator.prepare(View(IMAGES[k], CAMERA)) for k in range(2)]
+    expected = list(estimator.looks(prepared))
+    assert len(expected) == 1 + second_look  # in noise, matches agree with nothing
+    published = harness.client.poses
+    assert harness.until(lambda: len([p for p in published if p.poses]) == len(expected), 30)
+    for message, estimate in zip(published[-len(expected) :], expected, strict=True):
+        for i, pose in enumerate(message.poses):
+            R, t = camera_from_pose(pose)
+            assert np.abs(R - estimate.R[i]).max() < 1e-6
+            assert np.abs(t - estimate.t[i]).max() < 1e-6
+    assert harness.diagnosed('working for [s]', '0')
+    assert harness.client.diagnostics['estimates'] == '1'
+    assert ('latency second_look [ms]' in harness.client.diagnostics) == second_look
 
 
 def test_save_writes_what_the_command_line_writes(start, checkpoint, tmp_path):

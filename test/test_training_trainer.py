@@ -208,6 +208,27 @@ def test_weights_are_blended(tmp_path):
         torch.testing.assert_close(c[name], 0.75 * a[name] + 0.25 * b[name], atol=1e-3, rtol=1e-3)
 
 
+def test_a_blend_keeps_the_heads_of_the_first(tmp_path):
+    config = replace(
+        TrainingConfig.read(DEFAULT_CONFIG).model_config(), rematch=1, upright=8, locate=8
+    )
+    torch.manual_seed(0)
+    first = RayDiffuser(replace(config, second_look=30))
+    second = RayDiffuser(replace(config, upright=0, locate=0))  # as `run` writes it
+    second.feature_extractor.load_state_dict(
+        {k: v for k, v in first.feature_extractor.state_dict().items()}, strict=False
+    )
+    save_checkpoint(first, tmp_path / 'first', half=False)
+    save_checkpoint(second, tmp_path / 'second', half=False)
+    blend(tmp_path / 'first', tmp_path / 'second', 0.5, tmp_path / 'both')
+    found = load_checkpoint(tmp_path / 'both')
+    assert found.config == first.config
+    weights = first.state_dict()
+    for name, tensor in found.state_dict().items():
+        if not name.startswith('ray_predictor.'):
+            torch.testing.assert_close(tensor, weights[name], atol=1e-3, rtol=1e-3)
+
+
 def test_a_model_is_blended_with_what_was_grown_from_it(tmp_path):
     config = TrainingConfig.read(DEFAULT_CONFIG).model_config()
     small = RayDiffuser(replace(config, depth=2, rematch=0))

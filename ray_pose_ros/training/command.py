@@ -232,7 +232,8 @@ def blend(first: Path, second: Path, share: float, into: Path) -> None:
 
     What a model forgets when it is trained on with other data comes back in part, and what it
     learned stays in part, often more than half of both. The second may have been grown from the
-    first: then the first counts as grown, with blocks that change nothing.
+    first: then the first counts as grown, with blocks that change nothing. Otherwise the heads that
+    the first has besides are kept; those read the backbone and the matches.
     Source: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022.
 
     Raises ValueError for a share outside 0 to 1, or models of other configurations or backbones.
@@ -250,7 +251,9 @@ def blend(first: Path, second: Path, share: float, into: Path) -> None:
     one, other = load_checkpoint(first), load_checkpoint(second)
     # what calibration fits may differ, what the network is may not
     # and the first may be smaller
-    same = {name: getattr(one.config, name) for name in (*SIGMA_TERMS, 'depth', 'rematch')}
+    besides = 'upright', 'locate', 'second_look'
+    may_differ = (*SIGMA_TERMS, 'depth', 'rematch', *besides)
+    same = {name: getattr(one.config, name) for name in may_differ}
     smaller = one.config.depth <= other.config.depth and one.config.rematch <= other.config.rematch
     if one.config != replace(other.config, **same) or not smaller:
         raise ValueError(f'{first} and {second} are of different configurations')
@@ -262,8 +265,10 @@ def blend(first: Path, second: Path, share: float, into: Path) -> None:
         name: tensor.lerp(second_weights[name], share) if tensor.is_floating_point() else tensor
         for name, tensor in weights.items()
     }
-    other.ray_predictor.load_state_dict(mixed)
-    save_checkpoint(other, into)
+    grown = (one.config.depth, one.config.rematch) != (other.config.depth, other.config.rematch)
+    mixture = other if grown else one
+    mixture.ray_predictor.load_state_dict(mixed)
+    save_checkpoint(mixture, into)
     print(f'weights in {into}')
 
 
