@@ -351,7 +351,7 @@ def test_what_was_published_outlives_faults(start, tmp_path):
     show(harness, range(3))
     assert harness.until(lambda: harness.count == 3)
     before = positions(harness)
-    harness.node.worker._economy._estimator.solve = fail
+    harness.node.worker._economy._estimator.looks = fail
     for k in range(3):
         show(harness, [3 + k])
         assert harness.diagnosed('failures', str(k + 1))
