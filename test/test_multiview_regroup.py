@@ -96,8 +96,7 @@ def test_costs_are_those_of_adjusting(seed):
     one_by_one = []
     for cameras in many:
         centres = -np.einsum('nji,nj->ni', cameras, t)
-        found = _linearise(cameras[None], centres[None], problem, np.array([SLOWLY]))
-        one_by_one.append(found[0][0])
+        one_by_one.append(_linearise(cameras, centres, problem, SLOWLY)[0])
     assert costs(many, t, problem) == pytest.approx(one_by_one, rel=1e-9)
     no_matches = Problem({}, problem.prior, t)
     assert costs(many, t, no_matches).shape == (3,)
@@ -118,5 +117,5 @@ def test_groups_are_cuts_without_repetition(count, seed):
 
 def test_a_cut_parts_what_is_joined_weakly():
     R, t, *_, problem = scene(between=8)
-    parted = groups(pair_support(R, t, problem))
+    parted = groups(pair_support(R, t, problem.matches))
     assert any((g == (np.arange(6) >= 3)).all() for g in parted)

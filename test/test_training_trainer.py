@@ -215,9 +215,7 @@ def test_a_blend_keeps_the_heads_of_the_first(tmp_path):
     torch.manual_seed(0)
     first = RayDiffuser(replace(config, second_look=30))
     second = RayDiffuser(replace(config, upright=0, locate=0))  # as `run` writes it
-    second.feature_extractor.load_state_dict(
-        {k: v for k, v in first.feature_extractor.state_dict().items()}, strict=False
-    )
+    second.feature_extractor.load_state_dict(first.feature_extractor.state_dict())
     save_checkpoint(first, tmp_path / 'first', half=False)
     save_checkpoint(second, tmp_path / 'second', half=False)
     blend(tmp_path / 'first', tmp_path / 'second', 0.5, tmp_path / 'both')

@@ -18,7 +18,7 @@ import numpy as np
 from ray_pose_ros.estimation.preparation import Prepared, crop_pixels
 from ray_pose_ros.geometry.so3 import camera_centres
 from ray_pose_ros.model.matching import MutualMatches
-from ray_pose_ros.multiview.adjust import Adjusted, adjust, adjust_each, deviations
+from ray_pose_ros.multiview.adjust import Adjusted, adjust, deviations
 from ray_pose_ros.multiview.links import pair_support, weakest_links
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.multiview.regroup import regrouped
@@ -99,16 +99,17 @@ def settle(
     rotation, centre = deviations(found_R, information)
     if not (np.isfinite(found_R).all() and np.isfinite(found_t).all()):
         return None
-    support = weakest_links(pair_support(found_R, found_t, problem))
+    support = weakest_links(pair_support(found_R, found_t, matches))
     return Settled(*_published(found_R, found_t, t[0]), rotation, centre, support, matches, agreed)
 
 
 def _elsewhere(samples: np.ndarray, t: np.ndarray, problem: Problem) -> Adjusted:
     """The best of what the first of other answers (S, N, 3, 3) come to."""
-    starts = samples[:_STARTS] @ np.swapaxes(samples[:_STARTS, :1], -1, -2)
-    starts = sorted(adjust_each(starts, t, problem, _ROUNDS), key=lambda found: found.cost)
-    R, t = (np.stack(x) for x in list(zip(*starts[:_NEAREST], strict=True))[:2])
-    return min(adjust_each(R, t, problem), key=lambda found: found.cost)
+    starts = [adjust(R @ R[0].T, t, problem, _ROUNDS) for R in samples[:_STARTS]]
+    nearest = sorted(starts, key=lambda found: found.cost)[:_NEAREST]
+    return min(
+        (adjust(start.R, start.t, problem) for start in nearest), key=lambda found: found.cost
+    )
 
 
 def ray_matches(

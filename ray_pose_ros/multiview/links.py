@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from .residuals import Problem, pair_agreement
+from .residuals import LIMIT
+from .two_view import RayMatches, agreement_nats
 
 
-def pair_support(R: np.ndarray, t: np.ndarray, problem: Problem) -> np.ndarray:
+def pair_support(
+    R: np.ndarray, t: np.ndarray, matches: dict[tuple[int, int], RayMatches]
+) -> np.ndarray:
     """(N, N) symmetric: nats by which the matches of each two views agree with cameras R, t."""
-    i, j = problem.table.i, problem.table.j
     support = np.zeros((len(R), len(R)))
-    support[i, j] = support[j, i] = pair_agreement(R, t, problem)
+    for (i, j), m in matches.items():
+        relative = R[j] @ R[i].T
+        move = t[j] - relative @ t[i]
+        move = move / max(np.linalg.norm(move), 1e-9)
+        support[i, j] = support[j, i] = agreement_nats(relative, move, m, LIMIT)
     return support
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ray_pose_ros.geometry.so3 import angle_between
 
-from .adjust import Adjusted, adjust_each
+from .adjust import Adjusted, adjust
 from .essential import essential_poses
 from .links import groups, pair_support
 from .residuals import LIMIT, Problem, costs
@@ -21,8 +21,7 @@ from .two_view import RayMatches
 _SURE = 0.3  # of its pair's heaviest match: what weighs less takes no part in RANSAC
 _FEWEST = 8  # such matches
 _STILL, _SAME = np.radians(8.0), np.radians(10.0)  # turns that are none, and that are one
-_TRIES, _MOVES = 8, 5  # the likeliest moves that are tried at a time, and moves in all
-_DRAWS = 1000  # of RANSAC, for a pair
+_TRIES, _MOVES = 8, 5  # the likeliest moves that are tried one after the other, and moves in all
 _ROUNDS = 6  # of adjusting, before a move is given up
 _WORSE, _BETTER = 3.0, 0.5  # of the cost: what may still become better then, and what is better
 
@@ -49,14 +48,14 @@ def _alone(matches: RayMatches, widen: float) -> np.ndarray | None:
         matches = matches.take(matches.weight > _SURE * matches.weight.max(initial=0.0))
     if len(matches) < _FEWEST:
         return None
-    poses = essential_poses(matches, LIMIT * widen, _DRAWS)
+    poses = essential_poses(matches, LIMIT * widen)
     return poses[0][0] if poses else None
 
 
 def _moved(found: Adjusted, problem: Problem, relatives: dict) -> Adjusted | None:
     """What one move of a group leads to, if that is better."""
     starts = []
-    for group in groups(pair_support(found.R, found.t, problem)):
+    for group in groups(pair_support(found.R, found.t, problem.matches)):
         for turn in _turns(found.R, group, relatives):
             R = found.R.copy()
             R[group] = R[group] @ turn
@@ -65,13 +64,13 @@ def _moved(found: Adjusted, problem: Problem, relatives: dict) -> Adjusted | Non
         return None
     starts = np.stack(starts)
     likeliest = np.argsort(costs(starts, found.t, problem), kind='stable')[:_TRIES]
-    there = adjust_each(starts[likeliest], found.t, problem, _ROUNDS)
-    ahead = [one for one in there if one.cost < found.cost + _WORSE]
-    if not ahead:
-        return None
-    R, t = (np.stack(x) for x in list(zip(*ahead, strict=True))[:2])
-    best = min(adjust_each(R, t, problem), key=lambda one: one.cost)
-    return best if best.cost < found.cost - _BETTER else None
+    for R in starts[likeliest]:
+        there = adjust(R, found.t, problem, _ROUNDS)
+        if there.cost < found.cost + _WORSE:
+            there = adjust(there.R, there.t, problem)
+            if there.cost < found.cost - _BETTER:
+                return there
+    return None
 
 
 def _turns(R: np.ndarray, group: np.ndarray, relatives: dict) -> list[np.ndarray]:

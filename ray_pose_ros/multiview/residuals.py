@@ -16,8 +16,13 @@ import numpy as np
 from ray_pose_ros.geometry.so3 import camera_centres, vector_from_rotation
 
 from .prior import Prior
-from .table import Meeting, Table
-from .two_view import MOST_MATCHES, RayMatches
+from .two_view import (
+    MOST_MATCHES,
+    RayMatches,
+    Terms,
+    epipolar_misses,
+    epipolar_terms,
+)
 
 OBJECT_SIDE, OBJECT_LOG_DISTANCE = 0.12, 0.3  # deviations of a camera's view of the object
 LIMIT = 2.5  # deviations of a ray beyond which a match is cut off
@@ -45,12 +50,6 @@ class Problem:
         return Table(self.matches)
 
     @cached_property
-    def views(self) -> np.ndarray:
-        """(N, 2E): 1 where a view is the first or the second of a pair of the table."""
-        ends = np.stack([self.table.i, self.table.j], axis=-1).reshape(-1)
-        return (ends == np.arange(len(self.looking))[:, None]).astype(float)
-
-    @cached_property
     def object_information(self) -> np.ndarray:
         """(N, 3, 3) of where each camera sees the object, in its frame."""
         r = np.linalg.norm(self.looking, axis=-1)[:, None, None]
@@ -67,63 +66,96 @@ def costs(R: np.ndarray, t: np.ndarray, problem: Problem) -> np.ndarray:
     """
     t = np.broadcast_to(t, R.shape[:-1])
     centres = -(np.swapaxes(R, -1, -2) @ t[..., None])[..., 0]
+    table = problem.table
     found = prior_misfit(R, centres, problem).cost
-    if len(problem.table):
-        matched = [_costs_of_matches(R[k], centres[k], problem.table) for k in few(len(R))]
+    if len(table.i):
+        matched = [_costs_of_matches(R[k], centres[k], table) for k in _few(len(R))]
         found = found + np.concatenate(matched)
     return found
 
 
-def few(count: int) -> list[slice]:
+def _few(count: int) -> list[slice]:
     """Parts of `count` that fit a processor's caches together with all matches."""
     return [slice(k, k + 8) for k in range(0, count, 8)]
 
 
 def _costs_of_matches(R, centres, table: Table) -> np.ndarray:
-    relative, move, _ = between(R, centres, table.i, table.j)
-    return robust(table.meet(relative, move), table, SLOWLY).cost
+    relative, move, _ = between(R, centres, table.i, table.j)  # (C, E, ...)
+    return robust(*table.misses(relative, move), table, SLOWLY).cost
 
 
 def agreement(R: np.ndarray, t: np.ndarray, problem: Problem) -> float:
     """Share of the matches, by weight, that agree with cameras R (N, 3, 3), t (N, 3)."""
     table = problem.table
-    met = _meeting(R, t, table)
-    fits = met.ahead & (np.abs(met.error) < LIMIT * table.sigma)
-    return float((table.weight * fits).sum() / max(table.weight.sum(), 1e-12))
+    centres = camera_centres(R, t)
+    relative, move, _ = between(R, centres, table.i, table.j)
+    error, ahead = table.misses(relative, move)
+    fits = ahead & (np.abs(error) < LIMIT * table.sigma)
+    return float(table.weight[fits].sum() / max(table.weight.sum(), 1e-12))
 
 
-def pair_agreement(R: np.ndarray, t: np.ndarray, problem: Problem) -> np.ndarray:
-    """(E,) nats by which the matches of each pair of `problem.table` are likelier under cameras
-    R (N, 3, 3), t (N, 3) than under none: `two_view.agreement_nats` of all pairs."""
-    table = problem.table
-    met = _meeting(R, t, table)
-    u = (met.error / (LIMIT * table.sigma)) ** 2
-    agreed = table.sums(table.weight * met.ahead / (1 + u))[:, 0]
-    return 0.5 * LIMIT**2 * agreed * np.minimum(1, MOST_MATCHES / table.total)
+class Table:
+    """The M matches of all E pairs, one pair's after the other's; pairs without any are left out.
 
+    Attributes:
+        i, j: (E,) the pairs' views. first: (E,) where each pair's matches begin.
+        of: (M,) which pair a match is of.
+        a, b: (3, M) rays. sigma, weight: (M,).
+    """
 
-def _meeting(R, t, table: Table) -> Meeting:
-    relative, move, _ = between(R[None], camera_centres(R, t)[None], table.i, table.j)
-    return table.meet(relative, move)
+    def __init__(self, matches: dict[tuple[int, int], RayMatches]):
+        matches = {pair: m for pair, m in matches.items() if len(m)}
+        lists, none = list(matches.values()), np.zeros((0, 3))
+        self.i, self.j = np.array(list(matches), dtype=int).reshape(-1, 2).T
+        counts = np.array([len(m) for m in lists], dtype=int)
+        self.first = np.cumsum(counts) - counts
+        self.of = np.repeat(np.arange(len(lists)), counts)
+        self.a, self.b = (
+            np.ascontiguousarray(np.concatenate([none, *(getattr(m, end) for m in lists)]).T)
+            for end in 'ab'
+        )
+        self.sigma = np.concatenate([none[:, 0], *(m.sigma for m in lists)])
+        weights = (np.ones(len(m)) if m.weight is None else m.weight for m in lists)
+        self.weight = np.concatenate([none[:, 0], *weights])
+        self._parts = [slice(k, k + n) for k, n in zip(self.first, counts, strict=True)]
+
+    def terms(self, relative: np.ndarray, t: np.ndarray) -> Terms:
+        """Of all matches, under the pairs' R (E, 3, 3), t (E, 3)."""
+        R = np.moveaxis(relative, 0, -1)[..., self.of]
+        return epipolar_terms(R, t.T[:, self.of], self.a, self.b)
+
+    def misses(self, relative: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Errors (..., M) of all matches, and which are ahead: R (..., E, 3, 3), t (..., E, 3)."""
+        R = np.moveaxis(relative, (-2, -1), (0, 1))[..., self.of]
+        rays = (x.reshape(3, *(1,) * (t.ndim - 2), -1) for x in (self.a, self.b))
+        return epipolar_misses(R, np.moveaxis(t, -1, 0)[..., self.of], *rays)
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """(..., E) of values (..., M) of the matches of each pair."""
+        return np.add.reduceat(values, self.first, axis=-1)
+
+    def products(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """left (P, M) times right (Q, M) transposed over the matches of each pair, (E, P, Q)."""
+        return np.stack([left[:, k] @ right[:, k].T for k in self._parts])
 
 
 class Robust(NamedTuple):
-    """Of matches under C sets of cameras: squared errors (B, S, C) in reaches of a match, infinite
-    behind a camera, the matches' shares (B, S, C) and the costs (C,)."""
+    """Squared errors (..., M) in reaches of a match, infinite behind a camera, the matches' shares
+    (..., M) and the costs (...)."""
 
     u: np.ndarray
     share: np.ndarray
     cost: np.ndarray
 
 
-def robust(met: Meeting, table: Table, widen: float | np.ndarray) -> Robust:
-    """Reaches are LIMIT deviations, `widen` (C,) times."""
+def robust(error: np.ndarray, ahead: np.ndarray, table: Table, widen: float) -> Robust:
+    """From errors (..., M) and which are ahead; reaches are LIMIT deviations, `widen` times."""
     # Geman-McClure: smooth, and what is far off or behind has no say
-    u = np.where(met.ahead, (met.error / (widen * LIMIT * table.sigma)) ** 2, np.inf)
+    u = np.where(ahead, (error / (widen * LIMIT * table.sigma)) ** 2, np.inf)
     count = table.sums(table.weight * (u < 1))
-    share = table.weight * table.shares(np.minimum(1.0, MOST_MATCHES / np.maximum(count, 1)))
-    lost = (share * (1 - 1 / (1 + u))).sum((0, 1))
-    return Robust(u, share, 0.5 * (widen * LIMIT) ** 2 * lost)
+    share = table.weight * np.minimum(1.0, MOST_MATCHES / np.maximum(count, 1))[..., table.of]
+    lost = np.where(ahead, 1 - 1 / (1 + u), 1.0)
+    return Robust(u, share, 0.5 * (widen * LIMIT) ** 2 * (share * lost).sum(-1))
 
 
 def between(

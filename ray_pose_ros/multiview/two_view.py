@@ -14,7 +14,7 @@ import numpy as np
 from ray_pose_ros.geometry.so3 import hat, rotation_from_vector, tangent_basis
 
 MOST_MATCHES = 60.0  # of one pair: the noise of more is not independent
-PARALLEL = 1e-7  # sin^2 of the angle under which two rays say nothing about depth
+_PARALLEL = 1e-7  # sin^2 of the angle under which two rays say nothing about depth
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def depths(
     cosine = (d * b).sum(-1)
     td, tb = (d * t[..., None, :]).sum(-1), (b * t[..., None, :]).sum(-1)
     square = 1 - cosine**2
-    safe = np.maximum(square, PARALLEL)
+    safe = np.maximum(square, _PARALLEL)
     first, second = (cosine * tb - td) / safe, (tb - cosine * td) / safe
-    flat = square < PARALLEL
+    flat = square < _PARALLEL
     far = np.where(cosine > 0, np.inf, -1.0)
     return np.where(flat, far, first), np.where(flat, far, second)
 
@@ -230,7 +230,7 @@ def _meeting(R, t, a, b) -> tuple:
     scale = 1 / np.sqrt(np.maximum(_dot(normal, normal) + _dot(bt, bt) - 2 * value**2, 1e-18))
     td, tb = _dot(t, d), _dot(t, b)
     ahead = (cosine * tb > td) & (tb > cosine * td)
-    ahead = np.where(1 - cosine**2 < PARALLEL, cosine > 0, ahead)
+    ahead = np.where(1 - cosine**2 < _PARALLEL, cosine > 0, ahead)
     return d, bt, normal, value, cosine, scale, value * scale, ahead
 
 

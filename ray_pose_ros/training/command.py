@@ -232,8 +232,8 @@ def blend(first: Path, second: Path, share: float, into: Path) -> None:
 
     What a model forgets when it is trained on with other data comes back in part, and what it
     learned stays in part, often more than half of both. The second may have been grown from the
-    first: then the first counts as grown, with blocks that change nothing. Otherwise the heads that
-    the first has besides are kept; those read the backbone and the matches.
+    first: then the first counts as grown, with blocks that change nothing. Otherwise the first's
+    heads, which read the backbone and the matches, are kept.
     Source: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022.
 
     Raises ValueError for a share outside 0 to 1, or models of other configurations or backbones.
