@@ -80,6 +80,9 @@ class FakeEstimator:
         t[:, 0], t[:, 2] = -0.1 * np.arange(n), 1.0
         return np.stack([np.eye(3)] * n), t
 
+    def looks(self, prepared, progress=None):
+        yield self.solve(prepared, progress)
+
     def solve(self, prepared, progress=None):
         self.solved.append(list(prepared))
         for _ in range(int(self.seconds / 0.01)):

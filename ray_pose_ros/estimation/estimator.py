@@ -194,8 +194,7 @@ class Estimator:
             ValueError: fewer than two views.
             EstimationError: the network's answer is not finite or not a set of cameras.
         """
-        for estimate in self.looks(prepared, progress):  # noqa: B007
-            pass
+        *_, estimate = self.looks(prepared, progress)
         return estimate
 
     def looks(
@@ -206,16 +205,16 @@ class Estimator:
         Nothing is computed for the second before it is asked for.
         """
         _check_count(len(prepared))
+        prepared = self._uprighted(prepared)
         begin = time.perf_counter()
-        window = self._window(self._uprighted(prepared))
+        window = self._window(prepared)
         begun = time.perf_counter() - begin
-        looks = 2 if self._second_time else 1
         steps = len(self.plan.steps)
-        total = steps + looks - 1
+        total = steps + (1 if self._second_time else 0)
         found, timings = self._look(window, _part(progress, 0, total))
         timings['denoise'] += begun
-        again = looks > 1 and found.settled is not None and not found.settled.agreed
-        if looks > 1 and not again and progress:
+        again = total > steps and found.settled is not None and not found.settled.agreed
+        if total > steps and not again and progress:
             progress(total, total)
         yield self._estimate(window.prepared, found, timings)
         if again:

@@ -70,7 +70,7 @@ class Economy:
 
         Where the estimator looks a second time, another one follows, for which nothing is done
         before it is asked for; none does where memory does not suffice. Raises what
-        `estimator.solve` raises, when memory runs out on the last level too.
+        `estimator.looks` raises, when memory runs out on the last level too.
         """
         looks, estimate, count = self._first(prepared, progress)
         yield estimate, count
@@ -110,14 +110,12 @@ class Economy:
         divisor, share, _, _ = _LEVELS[self._level]
         kept = prepared[-max(2, len(prepared) // share) :]
         moved = [_on_device(p, getattr(self._estimator, 'device', None)) for p in kept]
-        if divisor > 1:
-            self._estimator.samples = max(1, self._samples // divisor)
+        self._estimator.samples = max(1, self._samples // divisor)
         try:
-            looks = _looks(self._estimator, moved, progress)
+            looks = self._estimator.looks(moved, progress=progress)
             return looks, next(looks), len(kept)
         finally:
-            if divisor > 1:
-                self._estimator.samples = self._samples
+            self._estimator.samples = self._samples
 
     def _below(self, level: int, views: int) -> int | None:
         """Next lower level that asks for less; None when there is none."""
@@ -142,13 +140,6 @@ class Economy:
             self._estimator.device = _device(target)
             give_back()
         self._level = level
-
-
-def _looks(estimator: Any, prepared: Sequence[Any], progress: Callable) -> Iterator[Any]:
-    """Its answers, the first and a better one; of an estimator that never looks again, the one."""
-    if hasattr(estimator, 'looks'):
-        return estimator.looks(prepared, progress=progress)
-    return iter([estimator.solve(prepared, progress=progress)])
 
 
 def settle() -> None:

@@ -298,11 +298,10 @@ class Worker:
                 else:
                     seconds['solve'] = now - start
                     # its 'features' are those of the whole window, most of them computed long ago
-                    own = {k: v for k, v in estimate.timings.items() if k != 'features'}
-                    seconds.update(own)
+                    seconds.update({k: v for k, v in estimate.timings.items() if k != 'features'})
                 solved = window[len(window) - count :]
-                what = estimate, seconds, newest.received, economy.words, again
-                self._hand_over(Solved(epoch, solved, *what), turn)
+                what = solved, estimate, seconds, newest.received, economy.words
+                self._hand_over(Solved(epoch, *what, again), turn)
                 again, start = True, now
                 self._check(turn, again)
         except Abandoned:
