@@ -17,6 +17,8 @@ from node_harness import (
 from sensor_msgs.msg import CameraInfo, Image
 
 from ray_pose_ros.estimation.estimator import Estimator
+from ray_pose_ros.estimation.keyframe_map import KeyframeMap
+from ray_pose_ros.estimation.keyframes import Keyframe
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.model.checkpoint import default_checkpoint
@@ -34,11 +36,16 @@ def checkpoint(tmp_path_factory):
     return save_tiny_model(tmp_path_factory.mktemp('checkpoint'))
 
 
-def test_topics_tell_what_the_estimator_tells(start, checkpoint):
-    """Images on a topic give the poses of `ray-pose estimate`, also after the window moved on."""
+@pytest.mark.parametrize('map_size', [0, 50])
+def test_topics_tell_what_the_estimator_tells(start, checkpoint, map_size):
+    """
+    Images on a topic give the poses of `ray-pose estimate`, also after the window moved on.
+
+    With a map, windows are joined as `KeyframeMap` does it.
+    """
     lens = CameraModel(CAMERA.matrix, 64, 48, 'plumb_bob', (0.1, -0.05, 0.001, 0.002, 0.01))
     parameters = EVERY_FRAME | {'checkpoint': checkpoint, 'device': 'cpu', 'window_size': 4}
-    harness = start(make_estimator, parameters)
+    harness = start(make_estimator, parameters | {'map_size': map_size})
     client = harness.client
     estimator = Estimator(checkpoint, samples=0, seed=0)
     for last in range(1, 6):
@@ -50,13 +57,16 @@ def test_topics_tell_what_the_estimator_tells(start, checkpoint):
                 and [nanoseconds(p.header.stamp) for p in client.paths[-1].poses] == stamps
             )
         )
-    for window, at in ((range(2, 6), -1), (range(4), -3)):
+    map_ = KeyframeMap(map_size) if map_size else None
+    for window, at in ((range(4), -3), (range(1, 5), -2), (range(2, 6), -1)):
         expected = estimator.estimate([View(IMAGES[k], lens) for k in window])
+        if map_ is not None:
+            taken = [Keyframe(k, 'camera', 0, FRAME, None) for k in window]
+            expected = map_.join(taken, expected)
         for i, pose in enumerate(client.poses[at].poses):
             R, t = camera_from_pose(pose)
             assert np.abs(R - expected.R[i]).max() < 1e-6
             assert np.abs(t - expected.t[i]).max() < 1e-6
-    expected = estimator.estimate([View(IMAGES[k], lens) for k in range(2, 6)])
     assert harness.until(
         lambda: client.tf and client.tf[-1].transforms[0].child_frame_id == 'camera_keyframe_2'
     )

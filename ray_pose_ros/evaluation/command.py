@@ -12,7 +12,9 @@ model (text or binary, in the folder, sparse/ or sparse/0, photographs in images
 root, or a category in it; the few-view lists decide on the sequences)."""
 NOTES = """\
 methods:
-  model                          the checkpoint; options of its own as in model:steps=4,samples=1
+  model                          the checkpoint; options of its own as in model:steps=4,samples=1;
+                                 model:window=8: the views one after the other, as the node gets
+                                 them, in sliding windows joined by its map
   same, azimuth                  references: all cameras the same; true elevation, random azimuth
   others                         baselines, with optional packages; a wrong name lists them all
 
@@ -64,6 +66,11 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         help='random sets of each size from a sequence (from a rendered object a tenth)',
     )
     sets('--within', type=float, default=180.0, metavar='DEG', help="of the first view's axis")
+    sets(
+        '--tour',
+        action='store_true',
+        help='views in the order of a camera that moves from each to the nearest',
+    )
     sets('--seed', type=int, default=0, help='of the sets, and of what methods draw (default 0)')
 
     methods = parser.add_argument_group('methods').add_argument
@@ -166,6 +173,7 @@ def evaluate(args: argparse.Namespace, parts_dir: Path | None = None) -> dict:
         views=tuple(dict.fromkeys(args.views)),
         subsets=args.subsets,
         within=args.within,
+        tour=args.tour,
         seed=args.seed,
         checkpoint=str(args.checkpoint.resolve()) if args.checkpoint else '',
         device=str(usable_device(args.device)),

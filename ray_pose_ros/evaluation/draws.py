@@ -28,21 +28,41 @@ def draw_subset(R: np.ndarray, views: int, within: float, rng) -> np.ndarray | N
 
 
 def draw_subsets(
-    sequence: ViewSequence, views: int, subsets: int, within: float, seed: int
+    sequence: ViewSequence,
+    views: int,
+    subsets: int,
+    within: float,
+    seed: int,
+    tour: bool = False,
 ) -> list[Draw]:
-    """The subsets of a sequence: its own draws, whatever else is evaluated with it."""
+    """The subsets of a sequence: its own draws, whatever else is evaluated with it.
+
+    Those of a `tour` are in the order of a camera on its way from each to the nearest.
+    """
     rng = np.random.default_rng([seed, views, zlib.crc32(sequence.name.encode())])
     found = []
     for _ in range(subsets):
         chosen = draw_subset(sequence.R, views, within, rng)
         if chosen is None:
             continue
+        if tour:
+            chosen = _tour(sequence.R, chosen)
         # Every method gets the same numbers, so that none depends on which others run. What a
         # random azimuth takes is skipped: the sets stay those of figures published before.
         found.append(Draw(chosen, copy.deepcopy(rng)))
         if sequence.up is not None:
             rng.uniform(size=views)
     return found
+
+
+def _tour(R: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Each view followed by that of those left whose axis is nearest to its own."""
+    left = chosen.tolist()
+    order = [left.pop(0)]
+    while left:
+        nearest = int(np.argmax(R[left, 2] @ R[order[-1], 2]))
+        order.append(left.pop(nearest))
+    return np.array(order)
 
 
 def identity(sequence: ViewSequence, draws: Sequence[Draw]) -> str:

@@ -90,7 +90,12 @@ class ModelMethod:
         self._views, self._prepared = sequence.views, {}
 
     def solve(self, indices: np.ndarray, rng: np.random.Generator) -> Answer:
-        return answer_of(self.estimator.solve(self.prepare(indices)))
+        return answer_of(self.estimate(indices, rng)[0])
+
+    def estimate(self, indices: np.ndarray, rng: np.random.Generator) -> tuple[Any, float]:
+        """The `Estimate` of these views, and what it would take from nothing, seconds."""
+        found = self.estimator.solve(self.prepare(indices))
+        return found, float(sum(found.timings.values()))
 
     def prepare(self, indices: np.ndarray) -> list:
         """The estimator's `Prepared` of these views."""
@@ -154,8 +159,10 @@ class AzimuthMethod:
         return Answer(s.R[indices] @ turn, s.t[indices], np.ones(len(indices), dtype=bool))
 
 
-def _create_model(options: dict[str, Any]) -> ModelMethod:
+def _create_model(options: dict[str, Any]) -> Method:
     from ray_pose_ros.estimation.estimator import Estimator
+
+    from .windowed import WINDOW, windowed
 
     known = {
         'checkpoint': lambda x: x,
@@ -169,11 +176,12 @@ def _create_model(options: dict[str, Any]) -> ModelMethod:
         'matches': lambda x: bool(int(x)),
         'upright': lambda x: bool(int(x)),
         'second_look': lambda x: bool(int(x)),
-    }
+    } | WINDOW
     given = {'samples': 0} | read_options('model', options, known)
+    window = given.pop('window', None)
     if 'matches' in given:
         given['use_matches'] = given.pop('matches')
-    return ModelMethod(Estimator(given.pop('checkpoint', None), **given))
+    return windowed(ModelMethod(Estimator(given.pop('checkpoint', None), **given)), window)
 
 
 def _create_plain(kind: type) -> Callable[[dict[str, Any]], Method]:

@@ -24,6 +24,7 @@ class Settings:
         views: set sizes N.
         subsets: random sets of each size from a sequence (divided by its source's `share`).
         within: degrees; the optical axes of a set lie within it of its first view's.
+        tour: views are in the order of a camera that moves from each to the nearest.
         seed: of the draws, and of methods that draw.
         checkpoint: folder, or '' for the shipped model.
         device: torch's name.
@@ -32,6 +33,7 @@ class Settings:
     views: tuple[int, ...] = (2, 5, 8)
     subsets: int = 20
     within: float = 180.0
+    tour: bool = False
     seed: int = 0
     checkpoint: str = ''
     device: str = 'cpu'

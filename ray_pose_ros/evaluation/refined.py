@@ -18,6 +18,7 @@ from ray_pose_ros.geometry.gauge import axes_intersection
 
 from .methods import Answer, ModelMethod, answer_of, read_options
 from .methods import create_method as _create_method
+from .windowed import WINDOW, windowed
 
 NAMES = ('refined', 'oracle-refined', 'vague-refined', 'oracle')
 NOISE_DEG = 15.0  # rms angle by which each camera of the oracle is turned about the object
@@ -52,6 +53,11 @@ class RefinedMethod:
         self._known: dict = {}
 
     def solve(self, indices: np.ndarray, rng: np.random.Generator) -> Answer:
+        refined, seconds = self.estimate(indices, rng)
+        return replace(answer_of(refined), seconds=seconds)
+
+    def estimate(self, indices: np.ndarray, rng: np.random.Generator) -> tuple[Estimate, float]:
+        """As that of `ModelMethod`."""
         from ray_pose_ros.refinement.refine import refine
 
         estimate, seconds = self.prior.estimate(indices, rng)
@@ -60,14 +66,7 @@ class RefinedMethod:
         cached = sum(k.seconds + k.matching_seconds(keyframes) for k in keyframes)
         begin = time.perf_counter()
         refined = refine(estimate, keyframes, self.matchers, self.deadline)
-        seconds += time.perf_counter() - begin + cached
-        return replace(answer_of(refined), seconds=seconds)
-
-
-class _Model(ModelMethod):
-    def estimate(self, indices, rng):
-        found = self.estimator.solve(self.prepare(indices))
-        return found, float(sum(found.timings.values()))
+        return refined, seconds + time.perf_counter() - begin + cached
 
 
 class TruePrior:
@@ -140,18 +139,21 @@ class OracleMethod:
 
 
 def create(name: str, options: dict):
-    """A method of NAMES; options: matcher, deadline, and for 'refined' those of 'model'."""
+    """A method of NAMES; options: matcher, deadline, window; of 'refined' those of 'model' too."""
     if name == 'oracle':
         read_options(name, options, {})
         return OracleMethod()
-    own = {key: options[key] for key in ('matcher', 'deadline') if key in options}
+    own = {key: options[key] for key in ('matcher', 'deadline', 'window') if key in options}
     rest = {key: value for key, value in options.items() if key not in own}
-    given = read_options(name, own, {'matcher': str, 'deadline': float})
+    given = read_options(name, own, {'matcher': str, 'deadline': float} | WINDOW)
+    window = given.pop('window', None)
     if name == 'refined':
         estimator = _create_method('model', rest).estimator
-        return RefinedMethod(_Model(estimator), device=str(estimator.device), **given)
+        prior = ModelMethod(estimator)
+        return windowed(RefinedMethod(prior, device=str(estimator.device), **given), window)
     read_options(name, rest, {})
-    return RefinedMethod(TruePrior(NOISE_DEG if name == 'oracle-refined' else None), **given)
+    prior = TruePrior(NOISE_DEG if name == 'oracle-refined' else None)
+    return windowed(RefinedMethod(prior, **given), window)
 
 
 def _turns(vectors: np.ndarray) -> np.ndarray:

@@ -47,7 +47,8 @@ def evaluate_source(
             broken = _one_line(error)
         for views in (n for of, n in wanted if of == spec):
             if views not in draws:
-                drawn = draw_subsets(sequence, views, subsets, settings.within, settings.seed)
+                how = settings.within, settings.seed, settings.tour
+                drawn = draw_subsets(sequence, views, subsets, *how)
                 draws[views] = drawn, identity(sequence, drawn)
             drawn, same = draws[views]
             part = Part(spec, views, same)

@@ -29,6 +29,7 @@ def pack(settings: Settings, sources: Sequence[Source], rows: list[dict]) -> dic
             'views': list(settings.views),
             'subsets': settings.subsets,
             'within': settings.within,
+            'tour': settings.tour,
             'seed': settings.seed,
             'checkpoint': Path(settings.checkpoint).name or 'shipped',
             'weights': weights,

@@ -107,7 +107,10 @@ class ManagedModelNode(LifecycleNode):
         settings = self.settings
         self.health.model = 'loading'
         self._loading = self.worker.load(
-            lambda: self._factory(settings), settings.window_size, settings.min_views
+            lambda: self._factory(settings),
+            settings.window_size,
+            settings.min_views,
+            settings.map_size,
         )
 
     def wait_for_model(self) -> bool:

@@ -98,7 +98,11 @@ class MetricWindows:
         self._metric = MetricScale(scale, sigma, f'TF {self._settings.motion_frame}')
         if fit is not None:
             self.place = Rigid(fit.rotation, fit.translation_at(scale))
-        return replace(solved, estimate=in_metres(solved.estimate, self._metric))
+        mapped = solved.mapped
+        if mapped is not None:
+            mapped = replace(mapped, estimate=in_metres(mapped.estimate, self._metric))
+        estimate = in_metres(solved.estimate, self._metric)
+        return replace(solved, estimate=estimate, mapped=mapped)
 
     def _fit(self, solved: Solved) -> MetricFit | None:
         """What the window alone tells, None where that cannot be true. Raises NoScale."""

@@ -35,6 +35,7 @@ LATCHED = QoSProfile(
 UNKNOWN_ROTATION, UNKNOWN_CENTRE = math.radians(20.0), 0.2
 LEAST_ROTATION, LEAST_CENTRE = math.radians(0.1), 1e-3
 _RED_AT = math.radians(30.0)
+_LEFT = ColorRGBA(r=0.6, g=0.65, b=0.75, a=0.8)  # of cameras that have left the window
 
 
 class Outputs:
@@ -45,6 +46,7 @@ class Outputs:
         self.transforms = Transforms(node, settings)
         self._poses = node.create_publisher(PoseArray, '~/poses', LATCHED)
         self._path = node.create_publisher(Path, '~/path', LATCHED)
+        self._map = node.create_publisher(Path, '~/map', LATCHED)
         self._pose = node.create_publisher(PoseWithCovarianceStamped, '~/pose', 10)
         self._markers = node.create_publisher(MarkerArray, '~/markers', LATCHED)
         self._keyframe = node.create_publisher(Image, '~/keyframe', LATCHED)
@@ -55,22 +57,27 @@ class Outputs:
         if msg is not None:
             self._keyframe.publish(msg)
 
-    def publish(self, keyframes, estimate, seen_ns: int, place: Rigid | None = None) -> None:
+    def publish(self, solved, seen_ns: int, place: Rigid | None = None) -> None:
         """
-        Publish one estimate on all topics, stamped with its newest image; /tf: `seen_ns`.
+        Publish a Solved on all topics, stamped with its newest image; /tf: `seen_ns`.
 
         `place` is the pose of `reference_frame` in `motion_frame`.
         """
+        keyframes, estimate = solved.keyframes, solved.estimate
         newest = _newest(keyframes)
         stamp_ns = keyframes[newest].stamp_ns
-        poses = [pose_from_camera(estimate.R[i], estimate.t[i]) for i in range(len(keyframes))]
+        poses = _poses(estimate)
         sigmas = [_sigmas(estimate, i) for i in range(len(keyframes))]
         seen_ns = max(stamp_ns, seen_ns)
         self.transforms.publish(keyframes, poses, sigmas[newest][0], seen_ns, place)
         self._publish_poses(keyframes, poses, stamp_ns)
+        mapped = solved.mapped or solved
+        self._map.publish(self._as_path(mapped.keyframes, _poses(mapped.estimate), stamp_ns))
         scale_sigma = estimate.metric.log_sigma if estimate.metric else 0.0
         self._publish_newest(poses[newest], sigmas[newest], scale_sigma, stamp_ns)
-        self._markers.publish(self._drawing(keyframes, poses, estimate, sigmas, newest, stamp_ns))
+        drawn = self._drawing(keyframes, poses, estimate, sigmas, newest, stamp_ns)
+        left = self._left(keyframes, mapped, stamp_ns)
+        self._markers.publish(MarkerArray(markers=drawn + left))
 
     def apply_settings(self, settings) -> None:
         """Take over parameters that may change at any time."""
@@ -81,22 +88,28 @@ class Outputs:
         """Publish that nothing is known any more."""
         self.transforms.clear()
         self._publish_poses([], [], stamp_ns)
+        self._map.publish(self._as_path([], [], stamp_ns))
         self._markers.publish(MarkerArray(markers=[Marker(action=Marker.DELETEALL)]))
 
     # -- messages -------------------------------------------------------------------------------
 
     def _publish_poses(self, keyframes, poses, stamp_ns: int) -> None:
-        array, path = PoseArray(), Path()
-        array.header.stamp = path.header.stamp = time_message(stamp_ns)
-        array.header.frame_id = path.header.frame_id = self._settings.reference_frame
-        array.poses = poses
+        array = PoseArray(poses=poses)
+        array.header.stamp = time_message(stamp_ns)
+        array.header.frame_id = self._settings.reference_frame
+        self._poses.publish(array)
+        self._path.publish(self._as_path(keyframes, poses, stamp_ns))
+
+    def _as_path(self, keyframes, poses, stamp_ns: int) -> Path:
+        path = Path()
+        path.header.stamp = time_message(stamp_ns)
+        path.header.frame_id = self._settings.reference_frame
         for keyframe, pose in zip(keyframes, poses, strict=True):
             stamped = PoseStamped(pose=pose)
             stamped.header.frame_id = self._settings.reference_frame
             stamped.header.stamp = time_message(keyframe.stamp_ns)
             path.poses.append(stamped)
-        self._poses.publish(array)
-        self._path.publish(path)
+        return path
 
     def _publish_newest(
         self, pose: Pose, sigma: tuple[float, float], scale_sigma: float, stamp_ns: int
@@ -116,7 +129,7 @@ class Outputs:
 
     def _drawing(
         self, keyframes, poses, estimate, sigmas, newest: int, stamp_ns: int
-    ) -> MarkerArray:
+    ) -> list[Marker]:
         scale = self._settings.marker_scale * _unit(estimate)
         older = self._marker('cameras', 0, 0.05 * scale, stamp_ns)
         latest = self._marker('newest_camera', 0, 0.12 * scale, stamp_ns)
@@ -134,7 +147,20 @@ class Outputs:
             rgb[k] = 1.0
             axes.colors += [ColorRGBA(r=rgb[0], g=rgb[1], b=rgb[2], a=1.0)] * 2
         drawn = [m for m in (older, latest, axes) if m.points]
-        return MarkerArray(markers=[Marker(action=Marker.DELETEALL), *drawn])
+        return [Marker(action=Marker.DELETEALL), *drawn]
+
+    def _left(self, window, mapped, stamp_ns: int) -> list[Marker]:
+        """The cameras of the map that have left the window."""
+        scale = self._settings.marker_scale * _unit(mapped.estimate)
+        marker = self._marker('map', 0, 0.03 * scale, stamp_ns)
+        marker.color = _LEFT
+        inside = {k.id for k in window}
+        for i, pose in enumerate(_poses(mapped.estimate)):
+            if mapped.keyframes[i].id in inside:
+                continue
+            for a, b in _frustum(pose, mapped.estimate.K[i], (0, 0), 0.6 * scale):
+                marker.points += [_point(a), _point(b)]
+        return [marker] if marker.points else []
 
     def _marker(self, name: str, number: int, width: float, stamp_ns: int) -> Marker:
         marker = Marker(ns=name, id=number, type=Marker.LINE_LIST, action=Marker.ADD)
@@ -143,6 +169,10 @@ class Outputs:
         marker.pose.orientation.w = 1.0
         marker.scale.x = float(width)
         return marker
+
+
+def _poses(estimate) -> list[Pose]:
+    return [pose_from_camera(R, t) for R, t in zip(estimate.R, estimate.t, strict=True)]
 
 
 def _newest(keyframes) -> int:

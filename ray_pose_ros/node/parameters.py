@@ -109,6 +109,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         maximum=64,
     ),
     Parameter(
+        'map_size',
+        50,
+        'Keyframes kept in one world while the window slides, in ~/map and ~/save; of more, the '
+        'one that is missed least goes. 0: each window has a world of its own.',
+        minimum=0,
+        maximum=1000,
+    ),
+    Parameter(
         'min_views', 2, 'Keyframes needed before anything is published.', minimum=2, maximum=64
     ),
     Parameter(

@@ -310,6 +310,6 @@ class PoseNode(ManagedModelNode):
         """Publish a window, in metres where the scale is known."""
         self._last = self._metric.apply(solved)
         place = self._metric.place
-        self._outputs.publish(solved.keyframes, self._last.estimate, self._seen_ns(), place)
+        self._outputs.publish(self._last, self._seen_ns(), place)
         if self._outputs.transforms.lost:
             self._metric.lose()

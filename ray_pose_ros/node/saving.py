@@ -1,5 +1,5 @@
 """
-`~/save`: the last estimate as files, the same that `ray-pose estimate` writes.
+`~/save`: the map, or without one the last window, as files that `ray-pose estimate` writes too.
 
 The files appear all at once, under a name that says when: they are written to a hidden folder that
 is renamed when it is complete. Writing takes seconds (pictures), so a thread does it, and the
@@ -122,14 +122,16 @@ def _rename(partial: Path) -> Path:
 
 def _write(folder: Path, solved) -> list[str]:
     from ray_pose_ros.estimation import results  # matplotlib comes with it
+    from ray_pose_ros.estimation.packed_view import unpacked
 
-    views = [k.view for k in solved.keyframes]
+    everything = getattr(solved, 'mapped', None) or solved
+    views = [unpacked(k.view) for k in everything.keyframes]
     for view in views:
         path = folder / inside(view.name)
         bgr = cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR)
         if not cv2.imwrite(str(path), bgr):
             raise OSError(f'{path.name} cannot be written')
-    return results.write_all(folder, solved.estimate, views)
+    return results.write_all(folder, everything.estimate, views)
 
 
 def inside(name: str) -> str:

@@ -39,6 +39,9 @@ class Status:
             'object_frame': settings.object_frame,
             'keyframes': 0 if solved is None else len(solved.keyframes),
         }
+        if solved is not None and solved.mapped is not None:
+            mapped = solved.mapped.keyframes
+            values['map'] = f'{len(mapped)} keyframes, reference {mapped[0].name}'
         if solved is not None:
             values.update(_keyframes(solved))
         name = self._node.get_fully_qualified_name()

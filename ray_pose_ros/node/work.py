@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ray_pose_ros.estimation.keyframe_map import Mapped
 from ray_pose_ros.estimation.keyframes import Keyframe
 
 
@@ -52,6 +53,7 @@ class Solved(Result):
 
     `reduced` says what was left out where memory did not suffice for all, '' otherwise; `again`,
     that the same window was solved before and this is the better answer of a second look.
+    `mapped` are all keyframes of the map, in the same world as the window's; None without a map.
     """
 
     keyframes: tuple[Keyframe, ...]
@@ -60,6 +62,7 @@ class Solved(Result):
     received: float
     reduced: str = ''
     again: bool = False
+    mapped: Mapped | None = None
 
 
 @dataclass(frozen=True)

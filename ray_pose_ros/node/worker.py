@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from ray_pose_ros.estimation.keyframe_map import KeyframeMap
 from ray_pose_ros.estimation.keyframes import KeyframeBuffer
 from ray_pose_ros.node.economy import Economy, give_back
 from ray_pose_ros.node.work import (
@@ -53,6 +54,7 @@ class Worker:
         self._economy: Economy | None = None
         self._buffer = KeyframeBuffer(2)
         self._window_size, self._min_views = 2, 2
+        self._map: KeyframeMap | None = None
         self._lost: list[threading.Thread] = []
         self._moved = 0.0
         self.busy_since: float | None = None
@@ -98,13 +100,25 @@ class Worker:
         """Candidates in the queue."""
         return len(self._pending)
 
-    def load(self, make_estimator: Callable[[], Any], window_size: int, min_views: int) -> Future:
-        """Make the estimator on the worker's thread; the Future carries what that raised."""
+    def load(
+        self,
+        make_estimator: Callable[[], Any],
+        window_size: int,
+        min_views: int,
+        map_size: int = 0,
+    ) -> Future:
+        """
+        Make the estimator on the worker's thread; the Future carries what that raised.
+
+        With a `map_size` windows are joined; with 0 each has a world of its own.
+        """
 
         def task(counts: Callable[[], bool]) -> None:
             with self._wake:
                 self._buffer.resize(window_size)
                 self._window_size, self._min_views = window_size, min_views
+                if map_size != (0 if self._map is None else self._map.size):
+                    self._map = KeyframeMap(map_size) if map_size else None
                 self.loading = self._economy is None
             if not self.loading:
                 return
@@ -152,6 +166,7 @@ class Worker:
             self._epoch += 1
             self._pending.clear()
             self._buffer.clear()
+            self._clear_map()
 
     def drop_pending(self) -> int:
         """Forget the candidates only; returns how many there were."""
@@ -170,6 +185,7 @@ class Worker:
                 futures.append(self._running)
             self._tasks.clear()
             self._economy, self._running, self.busy_since = None, None, None
+            self._clear_map()  # the thread that is left alone may be at it
             self.loading = False
         for future in futures:
             if not future.done():
@@ -185,6 +201,10 @@ class Worker:
         for thread in self._lost:  # one that is just coming back
             thread.join(_GRACE_S)
         return not self._thread.is_alive() and not self.lost
+
+    def _clear_map(self) -> None:
+        if self._map is not None:
+            self._map = KeyframeMap(self._map.size)
 
     # -- on the worker's thread -----------------------------------------------------------------
 
@@ -280,7 +300,7 @@ class Worker:
             newest = candidate
             self._hand_over(Kept(epoch, keyframe, seconds), turn)
         with self._wake:
-            window = self._buffer.window()
+            window, map_ = self._buffer.window(), self._map
         if newest is None or len(window) < self._min_views or self._void(turn):
             return
         self._moved = start = time.monotonic()
@@ -292,6 +312,14 @@ class Worker:
             for estimate, count in looks:
                 if not (np.isfinite(estimate.R).all() and np.isfinite(estimate.t).all()):
                     raise FloatingPointError('the solution is not finite')
+                if self._void(turn):
+                    return
+                solved = window[len(window) - count :]
+                mapped, begun = None, time.monotonic()
+                if map_ is not None:
+                    estimate = map_.join(solved, estimate)
+                    mapped = map_.whole(estimate)
+                    seconds['join'] = time.monotonic() - begun
                 now = time.monotonic()
                 if again:
                     seconds = {'second_look': now - start}
@@ -299,9 +327,8 @@ class Worker:
                     seconds['solve'] = now - start
                     # its 'features' are those of the whole window, most of them computed long ago
                     seconds.update({k: v for k, v in estimate.timings.items() if k != 'features'})
-                solved = window[len(window) - count :]
                 what = solved, estimate, seconds, newest.received, economy.words
-                self._hand_over(Solved(epoch, *what, again), turn)
+                self._hand_over(Solved(epoch, *what, again, mapped), turn)
                 again, start = True, now
                 self._check(turn, again)
         except Abandoned:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ray_pose_ros.multiview.adjust import deviations
 from ray_pose_ros.multiview.links import weakest_links
 from ray_pose_ros.multiview.prior import Prior
+from ray_pose_ros.multiview.two_view import RayMatches
 
 from .hypotheses import Hypothesis
 
@@ -22,7 +23,10 @@ _ROTATION_FLOOR, _CENTRE_FLOOR = np.radians(0.2), 0.003
 
 @dataclass(frozen=True)
 class Certainty:
-    """Refined cameras in the published world; fields as in RefinedEstimate."""
+    """Refined cameras in the published world; fields as in RefinedEstimate.
+
+    ray_matches: what they have been adjusted to; empty where nothing was learned from matches.
+    """
 
     R: np.ndarray
     t: np.ndarray
@@ -31,6 +35,7 @@ class Certainty:
     sure: np.ndarray
     matches: np.ndarray
     pairs: np.ndarray
+    ray_matches: dict[tuple[int, int], RayMatches] = field(default_factory=dict)
 
     @classmethod
     def of_prior(cls, prior: Prior) -> Certainty:

@@ -56,6 +56,7 @@ class RefinedEstimate(Estimate):
             trusted. The others stand where the ray model and weak matches put them.
         matches: (N,) int, matches of each view that agree with the answer.
         pairs: (E, 2) int, the pairs of views that matches join.
+        ray_matches: those of features too, as far as the answer explains them.
         timings: also 'match' and 'refine', seconds.
     """
 
@@ -175,6 +176,7 @@ def refine(
             't': solved.t,
             'rotation_sigma': solved.rotation_sigma,
             'centre_sigma': solved.centre_sigma,
+            'ray_matches': solved.ray_matches or estimate.ray_matches,
             'timings': timings,
         },
         sure=solved.sure,
@@ -213,7 +215,8 @@ def solve(prior: Prior, found: dict, looking: np.ndarray, poses: dict | None = N
     believed = problem.prior
     if prior is doubted:  # and not what pairs of views have proven
         believed = replace(believed, rotation_sigma=told.rotation_sigma)
-    return certainty(R, t, information, believed, agreed.chosen)
+    found = certainty(R, t, information, believed, agreed.chosen)
+    return replace(found, ray_matches=problem.matches)
 
 
 def _joined(first: dict, second: dict) -> dict:

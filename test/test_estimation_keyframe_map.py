@@ -1,0 +1,209 @@
+"""Windows joined by their keyframes: the world stays, and everything in it."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from test_multiview_joining import ring
+
+from ray_pose_ros.estimation.keyframe_map import KeyframeMap
+from ray_pose_ros.estimation.keyframes import Keyframe
+from ray_pose_ros.estimation.packed_view import PackedView, packed, unpacked
+from ray_pose_ros.estimation.views import View
+from ray_pose_ros.geometry.cameras import CameraModel
+from ray_pose_ros.geometry.so3 import angle_between, camera_centres, rotation_from_vector
+from ray_pose_ros.multiview.two_view import RayMatches
+
+COUNT, WINDOW = 12, 5
+rng = np.random.default_rng(0)
+R, CENTRES = ring(COUNT, rng)
+T = -np.einsum('nij,nj->ni', R, CENTRES)
+POINTS = 0.3 * rng.normal(size=(60, 3))
+IMAGE = rng.integers(0, 255, (6, 8, 3), dtype=np.uint8).repeat(40, 0).repeat(40, 1)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the map reads of an Estimate."""
+
+    R: np.ndarray
+    t: np.ndarray
+    rotation_sigma: np.ndarray
+    centre_sigma: np.ndarray
+    rays: np.ndarray
+    names: tuple
+    ray_matches: dict = field(default_factory=dict)
+    samples: np.ndarray | None = None
+
+    @property
+    def centres(self):
+        return camera_centres(self.R, self.t)
+
+
+def rays_of(rotations, translations, ids) -> np.ndarray:
+    """(N, 6, 1, 2) the rays through two directions of each camera."""
+    centres = camera_centres(rotations, translations)
+    local = np.array([[0.0, 0.0, 1.0], [0.1, -0.2, 1.0]])
+    directions = np.einsum('nji,pj->npi', rotations, local)
+    moments = np.cross(centres[:, None], directions)
+    return np.moveaxis(np.concatenate([directions, moments], -1), -1, 1)[:, :, None]
+
+
+def window(ids, noise=0.0, seed=0, matches=False) -> Told:
+    """The truth in the world of the window's first camera, with errors in rad."""
+    ids = list(ids)
+    draw = np.random.default_rng([seed, *ids])
+    first, unit = R[ids[0]], np.linalg.norm(CENTRES[ids[0]])
+    turned = rotation_from_vector(noise * draw.normal(size=(len(ids), 3))) @ R[ids] @ first.T
+    centres = CENTRES[ids] @ first.T / unit + noise * draw.normal(size=(len(ids), 3))
+    turned, centres = turned @ turned[0].T, centres @ turned[0].T
+    t = -np.einsum('nij,nj->ni', turned, centres)
+    found = {}
+    for i in range(len(ids) if matches else 0):
+        for j in range(i + 1, len(ids)):
+            a, b = (POINTS @ R[ids[k]].T + T[ids[k]] for k in (i, j))
+            a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+            middle = np.array([0.0, 0.0, 1.0])
+            found[i, j] = RayMatches(a, b, np.full(60, 0.002), middle, middle, np.ones(60))
+    sigma = np.full(len(ids), max(noise, 0.01))
+    names = tuple(f'{k}.png' for k in ids)
+    return Told(turned, t, sigma, sigma, rays_of(turned, t, ids), names, found)
+
+
+def keyframes(ids, view=None) -> list[Keyframe]:
+    return [Keyframe(k, 'camera', 1000 * k, 'optical', object(), view) for k in ids]
+
+
+def join_all(map_, windows, **how):
+    """What each window is in the map's world."""
+    return [map_.join(keyframes(ids), window(ids, **how)) for ids in windows]
+
+
+def sliding(size=WINDOW) -> list[range]:
+    return [range(max(0, end - size), end) for end in range(2, COUNT + 1)]
+
+
+def test_the_first_window_is_what_the_estimator_told():
+    map_ = KeyframeMap(50)
+    for ids in sliding()[:4]:  # it grows
+        told = window(ids, noise=0.05)
+        found = map_.join(keyframes(ids), told)
+        for name in ('R', 't', 'rotation_sigma', 'centre_sigma', 'rays'):
+            assert np.allclose(getattr(found, name), getattr(told, name), atol=1e-6), name
+
+
+def test_keyframes_stay_where_they_are_when_the_window_moves_on():
+    map_ = KeyframeMap(50)
+    for ids, found in zip(sliding(), join_all(map_, sliding()), strict=True):
+        ids = list(ids)
+        assert np.degrees(angle_between(found.R, R[ids])).max() < 1e-4
+        assert np.abs(found.centres - CENTRES[ids]).max() < 1e-6
+        assert np.allclose(found.rays, rays_of(R[ids], T[ids], ids), atol=1e-5)
+    mapped = map_.whole(found)
+    assert [k.id for k in mapped.keyframes] == list(range(COUNT))
+    assert np.abs(mapped.estimate.centres - CENTRES).max() < 1e-6
+    assert mapped.estimate.names == tuple(f'{k}.png' for k in range(COUNT))
+    assert np.allclose(mapped.estimate.rays, rays_of(R, T, range(COUNT)), atol=1e-5)
+    assert mapped.estimate.ray_matches == {} and map_.begun == 1
+
+
+def test_a_second_answer_for_a_window_takes_the_place_of_the_first():
+    right, wrong = KeyframeMap(50), KeyframeMap(50)
+    for ids in sliding():
+        wrong.join(keyframes(ids), window(ids, noise=0.5, seed=1))
+        again = wrong.join(keyframes(ids), window(ids))
+        once = right.join(keyframes(ids), window(ids))
+    assert np.allclose(again.R, once.R, atol=1e-6) and np.allclose(again.t, once.t, atol=1e-6)
+
+
+def test_matches_of_all_windows_hold_keyframes_together():
+    errors = {}
+    for matches in (False, True):
+        found = join_all(map_ := KeyframeMap(50), sliding(), noise=0.08, matches=matches)
+        mapped = map_.whole(found[-1]).estimate
+        errors[matches] = np.degrees(angle_between(mapped.R, R)).max()
+        assert np.abs(mapped.R[0] - np.eye(3)).max() < 1e-9  # the reference is the reference
+        assert np.linalg.norm(mapped.centres[0]) == pytest.approx(1)
+    assert errors[True] < 1 < errors[False]
+
+
+def test_a_window_that_shares_no_keyframe_begins_anew():
+    map_ = KeyframeMap(50)
+    join_all(map_, [range(5)])
+    told = window(range(6, 11), noise=0.05)
+    found = map_.join(keyframes(range(6, 11)), told)
+    assert np.allclose(found.R, told.R) and np.allclose(found.t, told.t)
+    assert [k.id for k in map_.whole(found).keyframes] == list(range(6, 11))
+    assert map_.begun == 2
+
+
+def test_one_shared_keyframe_is_enough():
+    map_ = KeyframeMap(50)
+    found = join_all(map_, [range(5), range(4, 9)])[-1]
+    assert np.abs(found.R - R[4:9]).max() < 1e-6
+    assert np.abs(found.centres - CENTRES[4:9]).max() < 0.05  # the scale by the object alone
+
+
+@pytest.mark.parametrize('matches', [False, True])
+def test_a_full_map_keeps_the_reference_the_window_and_what_is_spread_most(matches):
+    size = 8
+    map_ = KeyframeMap(size)
+    for ids in sliding():
+        (found,) = join_all(map_, [ids], matches=matches)
+        kept = [k.id for k in map_.whole(found).keyframes]
+        assert len(kept) == len(map_) == min(size, ids[-1] + 1)
+        assert kept[0] == 0 and kept == sorted(kept) and kept[-len(ids) :] == list(ids)
+        assert np.abs(found.centres - CENTRES[list(ids)]).max() < 1e-4
+    mapped = map_.whole(found).estimate
+    assert np.abs(mapped.centres - CENTRES[kept]).max() < 1e-4
+    # of those that have left, none stands right beside another as the rest do
+    old = kept[1:-WINDOW]
+    assert min(np.diff([0, *old, kept[-WINDOW]])) >= 1 and max(np.diff([0, *old])) <= 4
+
+
+def test_a_map_smaller_than_a_window_holds_the_window_and_its_reference():
+    map_ = KeyframeMap(2)
+    found = join_all(map_, sliding())[-1]
+    assert [k.id for k in map_.whole(found).keyframes] == [0, *range(COUNT - WINDOW, COUNT)]
+
+
+def test_unknown_uncertainties_and_nan_do_no_harm():
+    map_ = KeyframeMap(50)
+    for ids in sliding():
+        told = window(ids)
+        nothing = np.full(len(ids), np.nan)
+        found = map_.join(
+            keyframes(ids), replace(told, rotation_sigma=nothing, centre_sigma=0 * nothing)
+        )
+    assert np.isfinite(found.R).all() and np.abs(found.R - R[list(ids)]).max() < 1e-4
+
+
+def test_keyframes_that_have_left_keep_a_compressed_image_and_no_features():
+    map_ = KeyframeMap(50)
+    camera = CameraModel.from_fov(320, 240, 1.0)
+    view = View(IMAGE, camera, (20, 30, 200, 220), name='a.png', stamp=2.5)
+    for ids in sliding():
+        found = map_.join(keyframes(ids, view), window(ids))
+    kept = map_.whole(found).keyframes
+    for keyframe in kept[:-WINDOW]:
+        assert keyframe.prepared is None and isinstance(keyframe.view, PackedView)
+        assert len(keyframe.view.jpeg) < 0.3 * IMAGE.nbytes
+    assert all(k.view is view and k.prepared is not None for k in kept[-WINDOW:])
+    back = unpacked(kept[0].view)
+    assert np.abs(back.image.astype(int) - IMAGE).mean() < 3
+    assert (back.camera, back.name, back.stamp) == (camera, 'a.png', 2.5)
+    assert back.object_box == view.object_box
+    assert packed(kept[0].view) is kept[0].view and unpacked(view) is view
+    assert packed(None) is None
+
+
+def test_a_mask_becomes_its_box():
+    mask = np.zeros(IMAGE.shape[:2], bool)
+    mask[50:90, 100:180] = True
+    view = View(IMAGE, mask=mask)
+    assert unpacked(packed(view)).object_box == view.object_box
+
+
+def test_a_size_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match='map size is 0, expected at least 1'):
+        KeyframeMap(0)
