@@ -33,9 +33,9 @@ _EACH = {
     *('sure', 'matches'),  # of a refined one
 }
 _OF_WINDOW = {'doubts': None, 'samples': None, 'ray_matches': {}, 'pairs': np.zeros((0, 2), int)}
-# To how much of their uncertainty the joined poses hold the adjustment: with 0.5 photographs and
-# captures kept out are a little better off than with 1 or 2, and move less.
-_HELD = 0.5
+# To how much of their uncertainty the joined poses hold the adjustment: with 0.7 photographs and
+# captures kept out are a little better off than with 1.4 or 2.8, and move less.
+_HELD = 0.7
 _RESCALED = (
     2.0  # a window more changes the unit by this at most, whatever it says of the reference
 )

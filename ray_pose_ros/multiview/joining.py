@@ -42,7 +42,8 @@ class Answers(NamedTuple):
         view, window: (M,) int, from 0 on, without gaps.
         R, centres: (M, 3, 3) world to camera, (M, 3); in the window's own world, whose origin is
             the object.
-        rotation_sigma, centre_sigma: (M,) rad and units of that world.
+        rotation_sigma, centre_sigma: (M,) rad and units of that world, relative to the window's
+            first view: half of the variance is that one's.
     """
 
     view: np.ndarray
@@ -80,7 +81,7 @@ def join(answers: Answers, R: np.ndarray, distance: float = 1.0) -> Joined:
     """
     view, window = answers.view, answers.window
     often = np.bincount(view)[view] ** _ALIKE
-    sigma = often * np.maximum(answers.rotation_sigma, _LEAST_ROTATION)
+    sigma = often * np.maximum(answers.rotation_sigma / 2**0.5, _LEAST_ROTATION)
     R, turn = _begin(answers, R, sigma)
     R, turn, trust, variance = _rotations(answers, R, turn, sigma)
 

@@ -69,7 +69,10 @@ class Outputs:
         poses = _poses(estimate)
         sigmas = [_sigmas(estimate, i) for i in range(len(keyframes))]
         seen_ns = max(stamp_ns, seen_ns)
-        self.transforms.publish(keyframes, poses, sigmas[newest][0], seen_ns, place)
+        # a long chain of windows is no reason to be lost: what counts is the newest window
+        own = float(solved.window_sigma[newest])
+        sigma = own if math.isfinite(own) and own > 0 else sigmas[newest][0]
+        self.transforms.publish(keyframes, poses, sigma, seen_ns, place)
         self._publish_poses(keyframes, poses, stamp_ns)
         mapped = solved.mapped or solved
         self._map.publish(self._as_path(mapped.keyframes, _poses(mapped.estimate), stamp_ns))

@@ -292,8 +292,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         'lost_rotation_sigma',
         0.8,
-        'Radians of uncertainty of the newest keyframe from which on nothing goes to /tf and '
-        '~/status says lost. 0: never.',
+        'Radians of uncertainty of the newest keyframe within its window from which on nothing '
+        'goes to /tf and ~/status says lost. 0: never.',
         ANY,
         0.0,
         10.0,

@@ -54,6 +54,7 @@ class Solved(Result):
     `reduced` says what was left out where memory did not suffice for all, '' otherwise; `again`,
     that the same window was solved before and this is the better answer of a second look.
     `mapped` are all keyframes of the map, in the same world as the window's; None without a map.
+    `window_sigma` (N,): rad, of rotations within the window, where the estimate's are of the map.
     """
 
     keyframes: tuple[Keyframe, ...]
@@ -63,6 +64,7 @@ class Solved(Result):
     reduced: str = ''
     again: bool = False
     mapped: Mapped | None = None
+    window_sigma: Any = None
 
 
 @dataclass(frozen=True)

@@ -315,7 +315,7 @@ class Worker:
                 if self._void(turn):
                     return
                 solved = window[len(window) - count :]
-                mapped, begun = None, time.monotonic()
+                mapped, begun, own = None, time.monotonic(), estimate.rotation_sigma
                 if map_ is not None:
                     estimate = map_.join(solved, estimate)
                     mapped = map_.whole(estimate)
@@ -328,7 +328,7 @@ class Worker:
                     # its 'features' are those of the whole window, most of them computed long ago
                     seconds.update({k: v for k, v in estimate.timings.items() if k != 'features'})
                 what = solved, estimate, seconds, newest.received, economy.words
-                self._hand_over(Solved(epoch, *what, again, mapped), turn)
+                self._hand_over(Solved(epoch, *what, again, mapped, own), turn)
                 again, start = True, now
                 self._check(turn, again)
         except Abandoned:
