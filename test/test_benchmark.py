@@ -14,6 +14,7 @@ from ray_pose_ros.evaluation.benchmarks import (
     keyframes,
     latency,
     machine,
+    map_growth,
     ratios,
     refinement,
     scale,
@@ -212,6 +213,14 @@ def test_growth_with_samples_and_keyframes(options, monkeypatch):
     assert found['keyframe_mib']['1080p'] > 1920 * 1080 * 3 / 2**20
     assert found['gate']['VGA']['median'] > 0
     assert all(row['add']['median'] > 0 and row['write']['median'] > 0 for row in found['rows'])
+
+
+def test_growth_of_the_map(options, monkeypatch):
+    monkeypatch.setattr(map_growth, 'COUNTS', (9, 12))
+    found = map_growth.measure(options)
+    assert [row['keyframes'] for row in found['rows']] == [9, 12]
+    assert all(row['join']['median'] > 0 for row in found['rows']) and 'join' in found['slopes']
+    assert 0.02 < found['packed_mib']['VGA'] < found['packed_mib']['1080p'] < 1920 * 1080 / 2**20
 
 
 @pytest.mark.slow

@@ -127,6 +127,24 @@ def test_matches_of_all_windows_hold_keyframes_together():
     assert errors[True] < 0.5 < 1 < errors[False]
 
 
+@pytest.mark.parametrize('matches', [False, True])
+def test_a_long_run_stays_a_set_of_rotations(matches):
+    """Turned into the reference's frame again and again, a rounding error doubled each time."""
+    map_ = KeyframeMap(6)
+    for lap in range(10):
+        for start in range(COUNT):
+            ids = [(start + k) % COUNT for k in range(4)]
+            told = window(ids, noise=0.01, matches=matches)
+            number = [lap * COUNT + start + k for k in range(4)]
+            found = map_.join(keyframes(number), told)
+    assert map_.begun == 1
+    poses = map_.whole(found).estimate
+    identity = poses.R @ np.swapaxes(poses.R, -1, -2)
+    assert np.abs(identity - np.eye(3)).max() < 1e-12
+    away = np.linalg.norm(poses.centres, axis=1)
+    assert away[0] == pytest.approx(1) and 0.3 < away.min() and away.max() < 3
+
+
 def test_a_window_that_shares_no_keyframe_begins_anew():
     map_ = KeyframeMap(50)
     join_all(map_, [range(5)])

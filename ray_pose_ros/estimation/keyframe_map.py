@@ -19,7 +19,7 @@ import numpy as np
 
 from ray_pose_ros.estimation.keyframes import Keyframe
 from ray_pose_ros.estimation.packed_view import packed
-from ray_pose_ros.geometry.so3 import camera_centres
+from ray_pose_ros.geometry.so3 import camera_centres, nearest_rotation
 from ray_pose_ros.multiview.adjust import adjust
 from ray_pose_ros.multiview.joining import Answers, join
 from ray_pose_ros.multiview.prior import Prior
@@ -170,7 +170,8 @@ class KeyframeMap:
         turn, distance = cameras.R[0], float(np.linalg.norm(cameras.centres[0]))
         scale = 1 / min(max(distance, 1 / _RESCALED), _RESCALED)
         cameras = cameras._replace(
-            R=cameras.R @ turn.T,
+            # made rotations anew: what R[0] lacks of one would double with each window
+            R=nearest_rotation(cameras.R @ turn.T),
             centres=scale * cameras.centres @ turn.T,
             centre_sigma=scale * cameras.centre_sigma,
         )
@@ -194,7 +195,10 @@ class KeyframeMap:
         for i, pose in self._poses.items():
             start_R[index[i]], start_c[index[i]] = pose.R, pose.centres
         problem = Problem(matches, prior, _translations(R, c))
-        found = adjust(start_R, _translations(start_R, start_c), problem)
+        try:
+            found = adjust(start_R, _translations(start_R, start_c), problem)
+        except np.linalg.LinAlgError:
+            return joined
         if not (np.isfinite(found.R).all() and np.isfinite(found.t).all()):
             return joined
         return joined._replace(R=found.R, centres=camera_centres(found.R, found.t))

@@ -1,7 +1,7 @@
 """What keyframes cost up to a thousand of them: the gate, the buffer, the files.
 
-There is no map beyond one window yet, so nothing is solved here: a buffer of a thousand keyframes
-is filled, and a thousand cameras are written as `~/save` writes them.
+Nothing is solved here: a buffer of a thousand keyframes is filled, and a thousand cameras are
+written as `~/save` writes them. `map_growth` has what it costs to join windows.
 """
 
 import sys

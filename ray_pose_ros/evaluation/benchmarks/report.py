@@ -161,8 +161,7 @@ def _scale(section: dict) -> list[str]:
     rows = [[r['samples'], r['time']] for r in samples['rows']]
     parts.append(table(['samples', 'time'], rows) + slope_note(samples['slopes']))
     parts.append(
-        '### Keyframes kept\n\nThere is no map beyond one window yet: this is the gate, the '
-        'buffer and the files alone.'
+        '### Keyframes kept\n\nThe gate, the buffer and the files alone; nothing is solved.'
     )
     rows = [[r['keyframes'], r['add'], r['write'], r['written_mib']] for r in kept['rows']]
     columns = ['keyframes', 'add one', 'write files of all', 'written, MiB']
@@ -171,7 +170,20 @@ def _scale(section: dict) -> list[str]:
         f'{name}: a look {cell(kept["gate"][name])} ms, a keyframe {mib:.1f} MiB'
         for name, mib in kept['keyframe_mib'].items()
     ]
-    return [*parts, f'One frame at the gate, and the memory of one kept: {"; ".join(sizes)}.']
+    parts.append(f'One frame at the gate, and the memory of one kept: {"; ".join(sizes)}.')
+    return parts + _map(section['map'])
+
+
+def _map(section: dict) -> list[str]:
+    s = section['settings']
+    note = (
+        f'### The map\n\nA window of {s["window"]} with one new keyframe, joined to a map; '
+        f'{s["matches"]} matches for each pair of a window.'
+    )
+    rows = [[r['keyframes'], r['join']] for r in section['rows']]
+    sizes = [f'{name} {mib:.2f} MiB' for name, mib in section['packed_mib'].items()]
+    packed = f'The image of a keyframe that has left the window: {", ".join(sizes)}.'
+    return [note, table(['keyframes', 'join'], rows) + slope_note(section['slopes']), packed]
 
 
 def slope_note(slopes: dict[str, float] | None, linear: float = 1.15) -> str:
