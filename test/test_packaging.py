@@ -30,6 +30,7 @@ FLOORS = {
         'geometry',
         'model',
         'matching',
+        'multiview',
         'estimation',
         'refinement',
         'synthetic',
