@@ -50,7 +50,7 @@ def test_names_cannot_lead_out_of_the_folder(name, tmp_path):
     with pytest.raises(ValueError, match='expected letters'):
         saving.inside(name)
     view = SimpleNamespace(name=name, image=IMAGES[0])
-    solved = SimpleNamespace(keyframes=[SimpleNamespace(view=view)], estimate=None)
+    solved = SimpleNamespace(keyframes=[SimpleNamespace(view=view)], estimate=None, mapped=None)
     out = tmp_path / 'out'
     success, message = saving.save(solved, SimpleNamespace(output_directory=str(out)))
     assert not success and 'expected letters' in message
@@ -60,7 +60,7 @@ def test_names_cannot_lead_out_of_the_folder(name, tmp_path):
 def test_saving_says_when_it_cannot(tmp_path):
     (tmp_path / 'file').write_text('')
     view = SimpleNamespace(name='a.png', image=IMAGES[0])
-    solved = SimpleNamespace(keyframes=[SimpleNamespace(view=view)], estimate=None)
+    solved = SimpleNamespace(keyframes=[SimpleNamespace(view=view)], estimate=None, mapped=None)
     settings = SimpleNamespace(output_directory=str(tmp_path / 'file' / 'below'))
     success, message = saving.save(solved, settings)
     assert not success and str(tmp_path / 'file' / 'below') in message

@@ -19,7 +19,7 @@ import numpy as np
 
 from ray_pose_ros.estimation.keyframes import Keyframe
 from ray_pose_ros.estimation.packed_view import packed
-from ray_pose_ros.geometry.so3 import camera_centres, nearest_rotation
+from ray_pose_ros.geometry.so3 import camera_centres, camera_translations, nearest_rotation
 from ray_pose_ros.multiview.adjust import adjust
 from ray_pose_ros.multiview.joining import Answers, join
 from ray_pose_ros.multiview.prior import Prior
@@ -36,9 +36,8 @@ _OF_WINDOW = {'doubts': None, 'samples': None, 'ray_matches': {}, 'pairs': np.ze
 # To how much of their uncertainty the joined poses hold the adjustment: with 0.7 photographs and
 # captures kept out are a little better off than with 1.4 or 2.8, and move less.
 _HELD = 0.7
-_RESCALED = (
-    2.0  # a window more changes the unit by this at most, whatever it says of the reference
-)
+# By how much a window more may change the unit, whatever it says of the reference.
+_RESCALED = 2.0
 _UNKNOWN = np.full((3, 3), np.nan)
 _HERE = np.eye(3), 1.0, np.zeros(3)
 
@@ -194,9 +193,9 @@ class KeyframeMap:
         start_R, start_c = R.copy(), c.copy()
         for i, pose in self._poses.items():
             start_R[index[i]], start_c[index[i]] = pose.R, pose.centres
-        problem = Problem(matches, prior, _translations(R, c))
+        problem = Problem(matches, prior, camera_translations(R, c))
         try:
-            found = adjust(start_R, _translations(start_R, start_c), problem)
+            found = adjust(start_R, camera_translations(start_R, start_c), problem)
         except np.linalg.LinAlgError:
             return joined
         if not (np.isfinite(found.R).all() and np.isfinite(found.t).all()):
@@ -206,7 +205,7 @@ class KeyframeMap:
     def _cameras(self, ids) -> dict[str, np.ndarray]:
         R, c, *sigmas = (np.stack(x) for x in zip(*(self._poses[i] for i in ids), strict=True))
         names = 'R', 't', 'rotation_sigma', 'centre_sigma'
-        return dict(zip(names, (R, _translations(R, c), *sigmas), strict=True))
+        return dict(zip(names, (R, camera_translations(R, c), *sigmas), strict=True))
 
     def _moved(self, ids, estimate: Any, there) -> Any:
         """A window's estimate with the map's poses, its rays moved by the window's similarity."""
@@ -232,10 +231,6 @@ class KeyframeMap:
         poses = (np.stack(x) for x in zip(*self._poses.values(), strict=True))
         self._windows = [_Window(tuple(self._poses), _Pose(*poses))]
         return True
-
-
-def _translations(R: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    return -np.einsum('nij,nj->ni', R, centres)
 
 
 def _after(first, second):

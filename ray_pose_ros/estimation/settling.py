@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ray_pose_ros.estimation.preparation import Prepared, crop_pixels
-from ray_pose_ros.geometry.so3 import camera_centres
+from ray_pose_ros.geometry.so3 import camera_centres, camera_translations
 from ray_pose_ros.model.matching import MutualMatches
 from ray_pose_ros.multiview.adjust import Adjusted, adjust, deviations
 from ray_pose_ros.multiview.links import pair_support, weakest_links
@@ -174,4 +174,4 @@ def _published(R: np.ndarray, t: np.ndarray, looking: np.ndarray) -> tuple[np.nd
     origin = centres[0] + distance * axis
     turned = R @ R[0].T
     moved = (centres - origin) @ R[0].T / distance
-    return turned, -np.einsum('nij,nj->ni', turned, moved)
+    return turned, camera_translations(turned, moved)

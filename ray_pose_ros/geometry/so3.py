@@ -27,6 +27,11 @@ def camera_centres(R: np.ndarray, t: np.ndarray) -> np.ndarray:
     return -np.einsum('nji,nj->ni', R, t)
 
 
+def camera_translations(R: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """(N, 3) t of world-to-camera R (N, 3, 3) with these centres (N, 3)."""
+    return -np.einsum('nij,nj->ni', R, centres)
+
+
 def rotation_from_vector(w: np.ndarray) -> np.ndarray:
     """Rotation matrices (..., 3, 3) of rotation vectors (..., 3), rad (Rodrigues)."""
     w = np.asarray(w, dtype=np.float64)

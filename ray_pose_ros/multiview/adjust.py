@@ -6,7 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ray_pose_ros.geometry.so3 import camera_centres, hat, rotation_from_vector
+from ray_pose_ros.geometry.so3 import (
+    camera_centres,
+    camera_translations,
+    hat,
+    rotation_from_vector,
+)
 
 from .residuals import SLOWLY, Problem, between, prior_misfit, robust, turn_sigma
 
@@ -53,7 +58,7 @@ def adjust(R: np.ndarray, t: np.ndarray, problem: Problem, rounds: int = 25) -> 
             cost, A, b = _linearise(R, centres, problem, widen)
     if widen != 1.0:
         cost, A, b = _linearise(R, centres, problem, 1.0)
-    return Adjusted(R, -np.einsum('nij,nj->ni', R, centres), A, cost)
+    return Adjusted(R, camera_translations(R, centres), A, cost)
 
 
 def deviations(R: np.ndarray, information: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -124,7 +124,7 @@ def _write(folder: Path, solved) -> list[str]:
     from ray_pose_ros.estimation import results  # matplotlib comes with it
     from ray_pose_ros.estimation.packed_view import unpacked
 
-    everything = getattr(solved, 'mapped', None) or solved
+    everything = solved.mapped or solved
     views = [unpacked(k.view) for k in everything.keyframes]
     for view in views:
         path = folder / inside(view.name)

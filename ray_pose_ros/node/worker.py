@@ -319,14 +319,15 @@ class Worker:
                 if map_ is not None:
                     estimate = map_.join(solved, estimate)
                     mapped = map_.whole(estimate)
-                    seconds['join'] = time.monotonic() - begun
                 now = time.monotonic()
-                if again:
+                if again:  # a dict of its own: the first one has been handed over
                     seconds = {'second_look': now - start}
                 else:
                     seconds['solve'] = now - start
                     # its 'features' are those of the whole window, most of them computed long ago
                     seconds.update({k: v for k, v in estimate.timings.items() if k != 'features'})
+                if map_ is not None:
+                    seconds['join'] = now - begun
                 what = solved, estimate, seconds, newest.received, economy.words
                 self._hand_over(Solved(epoch, *what, again, mapped, own), turn)
                 again, start = True, now

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ray_pose_ros.geometry.so3 import camera_translations
 from ray_pose_ros.multiview.adjust import deviations
 from ray_pose_ros.multiview.links import weakest_links
 from ray_pose_ros.multiview.prior import Prior
@@ -43,7 +44,7 @@ class Certainty:
         n = len(prior.R)
         return cls(
             prior.R,
-            -np.einsum('nij,nj->ni', prior.R, prior.centres),
+            camera_translations(prior.R, prior.centres),
             prior.rotation_sigma,
             prior.centre_sigma,
             np.zeros(n, dtype=bool),

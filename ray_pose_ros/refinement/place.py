@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ray_pose_ros.geometry.so3 import camera_centres
+from ray_pose_ros.geometry.so3 import camera_centres, camera_translations
 from ray_pose_ros.multiview.residuals import OBJECT_LOG_DISTANCE, OBJECT_SIDE
 
 from .averaging import edge_sigma
@@ -45,4 +45,4 @@ def place(
             A[a, c] -= w
             A[c, a] -= w
         centres = np.linalg.solve(A, b).reshape(n, 3)
-    return -np.einsum('nij,nj->ni', R, centres)
+    return camera_translations(R, centres)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ray_pose_ros.evaluation.methods import Answer
 from ray_pose_ros.evaluation.sequences import Sequence
+from ray_pose_ros.geometry.so3 import camera_translations
 from ray_pose_ros.matching import Matcher
 
 from .averaging import average_rotations, average_translations, largest_component
@@ -110,5 +111,5 @@ def _join(views: int, edges: list, found: list[Relative]):
     R_all, t_all = np.tile(np.eye(3), (views, 1, 1)), np.zeros((views, 3))
     placed = np.zeros(views, dtype=bool)
     R_all[members], placed[members] = R, True
-    t_all[members] = -np.einsum('nij,nj->ni', R, centres)
+    t_all[members] = camera_translations(R, centres)
     return R_all, t_all, placed

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -10,13 +10,14 @@ import numpy as np
 from ray_pose_ros.estimation.keyframe_map import KeyframeMap
 from ray_pose_ros.estimation.keyframes import Keyframe
 from ray_pose_ros.estimation.packed_view import packed
+from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.so3 import rotation_from_vector
 from ray_pose_ros.multiview.two_view import RayMatches
 
 from .keyframes import SIZES
 from .scale import end_slopes, with_slopes
 from .timing import interleave, spread
-from .workload import Options, random_views
+from .workload import Options
 
 COUNTS = (10, 25, 50, 100)
 WINDOW, MATCHES = 8, 150  # keyframes of a window, and matches of each of its pairs
@@ -69,11 +70,9 @@ def _join(count: int):
 def _tour(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Cameras (K, 3, 3), (K, 3) that look at the origin, on two rounds about it."""
     angle = 4 * np.pi * np.arange(count) / count
-    up, away = np.sin(angle / 4) * 0.5, np.array([0.0, 0.0, 2.0])
-    turns = [rotation_from_vector(np.array([0.0, a, 0.0])) for a in angle]
-    tilts = [rotation_from_vector(np.array([u, 0.0, 0.0])) for u in up]
-    R = np.stack([tilt @ turn for tilt, turn in zip(tilts, turns, strict=True)])
-    return R, np.tile(away, (count, 1))
+    tilts = rotation_from_vector(np.outer(0.5 * np.sin(angle / 4), [1.0, 0.0, 0.0]))
+    turns = rotation_from_vector(np.outer(angle, [0.0, 1.0, 0.0]))
+    return tilts @ turns, np.tile([0.0, 0.0, 2.0], (count, 1))
 
 
 def _take(map_: KeyframeMap, R: np.ndarray, t: np.ndarray, end: int) -> None:
@@ -105,10 +104,9 @@ def _take(map_: KeyframeMap, R: np.ndarray, t: np.ndarray, end: int) -> None:
 
 def _packed_mib(size: tuple[int, int]) -> float:
     """An image that is neither flat nor all noise: blobs of 8 pixels, and a deviation of 2."""
-    view = random_views(1)[0]
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 255, (size[1] // 8 + 1, size[0] // 8 + 1, 3), dtype=np.uint8)
     image = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
     noisy = image + rng.normal(0, 2, image.shape)
     image = np.clip(noisy, 0, 255).astype(np.uint8)
-    return len(packed(replace(view, image=image, camera=None, box=None)).jpeg) / 2**20
+    return len(packed(View(image)).jpeg) / 2**20
