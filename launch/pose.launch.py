@@ -25,7 +25,7 @@ ARGUMENTS = (
     ('checkpoint', '', 'directory of the weights instead of the model in the package'),
     ('device', '', 'auto, cpu or cuda'),
     ('rig', '', 'true: the cameras look at once and are taken as a set'),
-    ('refine', '', 'true: feature matches make the poses exact where views overlap'),
+    ('refine', '', 'false: the model alone, no feature matches where views overlap'),
     ('motion_frame', '', 'frame in which TF knows where the camera is (odom): metric scale'),
     ('namespace', '', 'namespace of the node and of the camera topics'),
     ('use_rviz', 'false', 'start rviz2 with a view of the result'),

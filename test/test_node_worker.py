@@ -45,8 +45,8 @@ def candidate(number, broken=False):
     return Candidate('camera', '/camera/image_raw', number, 'optical', make_view)
 
 
-def loaded(worker, estimator, window=3, least=2):
-    worker.load(lambda: estimator, window, least).result(5.0)
+def loaded(worker, estimator, window=3, least=2, **more):
+    worker.load(lambda: estimator, window, least, **more).result(5.0)
     return estimator
 
 
@@ -166,6 +166,46 @@ def test_nobody_waits_for_a_second_look_once_there_is_something_new(worker, resu
     estimator.pause = 0.0
     worker.offer_all([candidate(3), candidate(4)])
     assert [r.again for r in results.wait(Solved, 4)[2:]] == [False, True]
+
+
+def test_newer_keyframes_wait_for_a_better_answer_as_long_as_they_may(worker, results):
+    estimator = loaded(worker, Twice(), patience=0.3)
+    estimator.pause = 60.0
+    worker.offer_all([candidate(0), candidate(1)])
+    results.wait(Solved)
+    start = time.monotonic()
+    worker.offer(candidate(2))
+    assert [r.again for r in results.wait(Solved, 2)] == [False, False]
+    assert 0.25 < time.monotonic() - start < 5
+    estimator.pause = 0.05  # less than they may wait
+    worker.offer(candidate(3))
+    worker.offer(candidate(4))
+    assert any(r.again for r in results.wait(Solved, 4))
+
+
+def test_a_task_waits_for_no_better_answer(worker, results):
+    estimator = loaded(worker, Twice(), patience=60.0)
+    estimator.pause = 60.0
+    worker.offer_all([candidate(0), candidate(1)])
+    results.wait(Solved)
+    worker.release().result(5.0)
+
+
+def test_the_time_of_matching_is_told_by_its_own_name(worker, results):
+    estimator = Twice()
+    loaded(worker, estimator)
+    first = estimator.looks
+
+    def looks(prepared, progress=None):
+        for estimate in first(prepared, progress):
+            yield estimate
+        estimate.timings = {**estimate.timings, 'match': 2.0, 'refine': 0.5}
+        yield estimate
+
+    estimator.looks = looks
+    worker.offer_all([candidate(0), candidate(1)])
+    last = results.wait(Solved, 3)[2]
+    assert last.again and last.seconds == {'match': 2.0, 'refine': 0.5}
 
 
 def test_a_second_look_that_fails_is_told_from_a_first_one(worker, results):

@@ -10,7 +10,7 @@ import torch
 from ray_pose_ros.matching import Features
 from ray_pose_ros.refinement.crew import Crew
 from ray_pose_ros.refinement.keyframe import Keyframe
-from ray_pose_ros.refinement.refine import _wave
+from ray_pose_ros.refinement.pairing import _wave
 
 
 @pytest.fixture(params=[1, 2])

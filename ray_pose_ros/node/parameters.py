@@ -157,9 +157,10 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         'refine',
-        False,
-        'Whether feature matches make the poses exact where views overlap. Matches of two '
-        'keyframes are found once.',
+        True,
+        'Whether feature matches make the poses exact where views overlap. The poses of the model '
+        'are published before, and improved by what has been matched so far; each two keyframes '
+        'are matched once, while the model is not busy. false saves the time of the processor.',
     ),
     Parameter(
         'matcher',
@@ -171,9 +172,10 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         'refine_deadline',
-        2.0,
-        'Seconds after which no further pair of keyframes is matched for a solution; the rest '
-        'follows with the next one. 0: no limit.',
+        1.0,
+        'Seconds after the first poses of a window for which newer keyframes have to wait, so '
+        'that keyframes are matched also when there always is a newer one. What was matched till '
+        'then is kept. 0: newer ones never wait.',
         minimum=0.0,
         maximum=600.0,
     ),

@@ -3,8 +3,9 @@ The one thread that owns the model: prepares keyframes, solves windows. No ROS i
 
 Newest wins: candidates wait in a queue no longer than the window, the oldest gives way, and the
 window is solved once for all that came meanwhile. So every keyframe that can still matter is used
-and the thread never falls behind the cameras. What an estimator finds by looking a second time is
-delivered after the first answer, and given up when a newer keyframe comes.
+and the thread never falls behind the cameras. Better answers that an estimator finds by looking a
+second time, or by matching, are delivered after the first one, and given up when newer keyframes
+have waited for as long as they may.
 
 A thread cannot be ended from outside. One that hangs is left alone: `restart` begins another, with
 the same keyframes and no model, and whatever the old one still comes up with is void. Until it
@@ -55,6 +56,7 @@ class Worker:
         self._buffer = KeyframeBuffer(2)
         self._window_size, self._min_views = 2, 2
         self._map: KeyframeMap | None = None
+        self._patience = 0.0
         self._lost: list[threading.Thread] = []
         self._moved = 0.0
         self.busy_since: float | None = None
@@ -106,17 +108,20 @@ class Worker:
         window_size: int,
         min_views: int,
         map_size: int = 0,
+        patience: float = 0.0,
     ) -> Future:
         """
         Make the estimator on the worker's thread; the Future carries what that raised.
 
-        With a `map_size` windows are joined; with 0 each has a world of its own.
+        With a `map_size` windows are joined; with 0 each has a world of its own. `patience`:
+        seconds after a first answer in which newer keyframes wait for the better ones.
         """
 
         def task(counts: Callable[[], bool]) -> None:
             with self._wake:
                 self._buffer.resize(window_size)
                 self._window_size, self._min_views = window_size, min_views
+                self._patience = patience
                 if map_size != (0 if self._map is None else self._map.size):
                     self._map = KeyframeMap(map_size) if map_size else None
                 self.loading = self._economy is None
@@ -260,15 +265,21 @@ class Worker:
     def _void(self, turn: tuple) -> bool:
         return self._stopping or turn != (self._generation, self._epoch, self._released)
 
-    def _check(self, turn: tuple, again: bool = False) -> None:
+    def _check(self, turn: tuple, since: float | None = None) -> None:
         """
-        Between two steps of the network: leave when nobody waits for the answer any more.
+        Between two steps of an estimate: leave when nobody waits for the answer any more.
 
-        Nobody does for that of a second look (`again`) once there is something new.
+        `since`: when a first answer was delivered. A better one is not worth more than patience
+        when there are newer keyframes, and none when there is a task.
         """
-        if self._void(turn) or (again and (self._pending or self._tasks)):
+        now = time.monotonic()
+        if self._void(turn):
             raise Abandoned
-        self._moved = time.monotonic()
+        if since is not None and (
+            self._tasks or (self._pending and now - since >= self._patience)
+        ):
+            raise Abandoned
+        self._moved = now
 
     def _advance(self, economy: Economy, batch: list[Candidate], turn: tuple) -> None:
         """Prepare the new keyframes, each once, then solve the window, once."""
@@ -303,44 +314,55 @@ class Worker:
             window, map_ = self._buffer.window(), self._map
         if newest is None or len(window) < self._min_views or self._void(turn):
             return
+        self._solve(economy, window, map_, (newest.received, seconds), turn)
+
+    def _solve(self, economy: Economy, window, map_, received, turn: tuple) -> None:
+        """Solve a window; `received`: when its newest image was, and the stages since then."""
+        received, seconds = received
         self._moved = start = time.monotonic()
-        again = False
+        since = None  # when the first answer was delivered
         try:
             looks = economy.looks(
-                [k.prepared for k in window], progress=lambda *_: self._check(turn, again)
+                [k.prepared for k in window], progress=lambda *_: self._check(turn, since)
             )
             for estimate, count in looks:
                 if not (np.isfinite(estimate.R).all() and np.isfinite(estimate.t).all()):
                     raise FloatingPointError('the solution is not finite')
                 if self._void(turn):
                     return
-                solved = window[len(window) - count :]
-                mapped, begun, own = None, time.monotonic(), estimate.rotation_sigma
+                solved, own = window[len(window) - count :], estimate.rotation_sigma
+                now, again, mapped = time.monotonic(), since is not None, None
+                stages = _stages(estimate, now - start, again)
+                seconds = stages if again else {**seconds, **stages}
                 if map_ is not None:
                     estimate = map_.join(solved, estimate)
                     mapped = map_.whole(estimate)
-                now = time.monotonic()
-                if again:  # a dict of its own: the first one has been handed over
-                    seconds = {'second_look': now - start}
-                else:
-                    seconds['solve'] = now - start
-                    # its 'features' are those of the whole window, most of them computed long ago
-                    seconds.update({k: v for k, v in estimate.timings.items() if k != 'features'})
-                if map_ is not None:
-                    seconds['join'] = now - begun
-                what = solved, estimate, seconds, newest.received, economy.words
-                self._hand_over(Solved(epoch, *what, again, mapped, own), turn)
-                again, start = True, now
-                self._check(turn, again)
+                    seconds['join'] = time.monotonic() - now
+                what = solved, estimate, seconds, received, economy.words
+                self._hand_over(Solved(turn[1], *what, again, mapped, own), turn)
+                start = time.monotonic()
+                since = since or start
+                self._check(turn, since)
         except Abandoned:
             return
         except Exception as error:  # the node must outlive a failed inference
-            self._hand_over(Failed(epoch, _words(error), again), turn)
+            self._hand_over(Failed(turn[1], _words(error), since is not None), turn)
 
     def _hand_over(self, result: Result, turn: tuple) -> None:
         """Deliver what a thread found out that has not been given up since."""
         if turn[0] == self._generation:
             self._deliver(result)
+
+
+def _stages(estimate: Any, seconds: float, again: bool) -> dict[str, float]:
+    """Where the seconds of an answer went, as it is told in diagnostics."""
+    timings = estimate.timings
+    if not again:
+        # its 'features' are those of the whole window, most of them computed long ago
+        return {'solve': seconds, **{k: v for k, v in timings.items() if k != 'features'}}
+    if 'match' in timings:
+        return {k: timings[k] for k in ('match', 'refine')}
+    return {'second_look': seconds}
 
 
 def _words(error: BaseException) -> str:

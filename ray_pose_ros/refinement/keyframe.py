@@ -23,6 +23,7 @@ PIXEL_SIGMA = {'sift': 0.5, 'xfeat': 1.1, 'lighterglue': 1.1, 'disk': 0.8, 'alik
 _WORKING_SIDE = 1024
 # Matchers that do not mind how an image is turned.
 TURNING = {'sift'}
+_MEANING = 'meaning', 0  # the key under which it is kept
 
 
 class Keyframe:
@@ -83,11 +84,16 @@ class Keyframe:
         """What `find` makes of matches with another keyframe, kept until they are others."""
         _, found = self._kept(
             other,
-            ('meaning', 0),
+            _MEANING,
             lambda: (matches, find(matches)),
             lambda last: last[0].same_as(matches),
         )
         return found
+
+    def known_meaning(self, other: Keyframe) -> tuple[RayMatches, Any] | None:
+        """The matches with another keyframe that `meaning` was asked for last, and the answer."""
+        kept = self._matches.get(other, {}).get(_MEANING)
+        return kept and kept[0]
 
     def _kept(
         self,

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ray_pose_ros.estimation.estimator import Estimate, Estimator
+from ray_pose_ros.estimation.estimator import Estimator
 from ray_pose_ros.estimation.preparation import Prepared
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.matching import Matcher
 
 from .keyframe import Keyframe
-from .refine import RefinedEstimate, keyframe, refine
+from .refine import RefinedEstimate, keyframe, refine, refine_known
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,11 @@ class RefiningEstimator:
     Args:
         estimator: of the ray model.
         matchers: see `default_matchers`.
-        deadline: seconds after which no further pair is matched; None for as long as it takes.
-            Matches are kept, so what was left out comes in at the next solution.
     """
 
-    def __init__(
-        self, estimator: Estimator, matchers: Sequence[Matcher], deadline: float | None = None
-    ):
+    def __init__(self, estimator: Estimator, matchers: Sequence[Matcher]):
         # past __setattr__, which speaks to the estimator
-        self.__dict__.update(estimator=estimator, matchers=list(matchers), deadline=deadline)
+        self.__dict__.update(estimator=estimator, matchers=list(matchers))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__['estimator'], name)
@@ -56,21 +52,28 @@ class RefiningEstimator:
         progress: Callable[[int, int], None] | None = None,
     ) -> RefinedEstimate:
         """As `Estimator.solve`, then refined. `progress` is called through both."""
-        return self._refined(self.estimator.solve(prepared, progress=progress), prepared, progress)
+        estimate = self.estimator.solve(prepared, progress=progress)
+        return refine(estimate, _keyframes(prepared), self.matchers, progress=progress)
 
     def looks(
         self,
         prepared: Sequence[RefinablePrepared],
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[RefinedEstimate]:
-        """As `Estimator.looks`, each answer refined."""
-        for estimate in self.estimator.looks(prepared, progress=progress):
-            yield self._refined(estimate, prepared, progress)
+        """As `Estimator.looks`, and at last what `solve` returns.
 
-    def _refined(self, estimate: Estimate, prepared, progress) -> RefinedEstimate:
-        keyframes = [p.keyframe for p in prepared]
-        return refine(estimate, keyframes, self.matchers, self.deadline, progress)
+        Nothing is matched for the answers before that, but they are refined by what is known from
+        the solutions of other windows, or from this one's when it was abandoned.
+        """
+        keyframes = _keyframes(prepared)
+        for estimate in self.estimator.looks(prepared, progress=progress):
+            yield refine_known(estimate, keyframes)
+        yield refine(estimate, keyframes, self.matchers, progress=progress)
 
     def estimate(self, views: Sequence[View]) -> RefinedEstimate:
         """Prepare and solve."""
         return self.solve([self.prepare(view) for view in views])
+
+
+def _keyframes(prepared: Sequence[RefinablePrepared]) -> list[Keyframe]:
+    return [p.keyframe for p in prepared]
