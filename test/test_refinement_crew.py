@@ -49,6 +49,31 @@ def test_an_error_gives_up_what_has_not_begun(threads):
     assert len(begun) < 10
 
 
+def test_whoever_waits_is_asked_often_whether_to_go_on(threads):
+    ended, asked = [], []
+
+    class Enough(Exception):
+        pass
+
+    def pulse():
+        asked.append(threading.current_thread().name)
+        if len(asked) == 3:
+            raise Enough
+
+    with pytest.raises(Enough), Crew(pulse) as crew:
+
+        def work(job):
+            for _ in range(500):
+                crew.step()
+                time.sleep(0.01)
+            ended.append(job)
+
+        start = time.monotonic()
+        list(crew.map(work, range(4)))
+    assert time.monotonic() - start < 3 and not ended
+    assert set(asked) == {threading.current_thread().name}
+
+
 def test_a_keyframe_asked_from_several_threads_finds_its_features_once():
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(2)

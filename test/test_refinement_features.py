@@ -101,7 +101,7 @@ def test_a_view_turned_about_its_centre_is_found_by_matches():
     assert np.degrees(angle_between(found.R[1], turn)) < 1.5
     assert found.matches.min() > 20 and found.pairs.tolist() == [[0, 1]]
     assert found.rotation_sigma[1] < start.rotation_sigma[1]
-    assert {'match', 'refine'} <= set(found.timings) and seen == [(1, 1)]
+    assert {'match', 'refine'} <= set(found.timings) and seen[-1] == (1, 1)
     assert found.names == start.names and np.array_equal(found.rays, start.rays)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ def correspond(
     centres: tuple[np.ndarray, np.ndarray],
     matchers: Sequence[Matcher],
     turns: Sequence[int],
+    step: Callable[[], None] = lambda: None,
 ) -> tuple[RayMatches, int | None]:
     """All matches between keyframes a and b.
 
@@ -33,6 +34,7 @@ def correspond(
         matchers: whose matches are put together.
         turns: right angles by which b may have to be turned to be upright to a; those matchers
             that mind take the one that gives most matches.
+        step: called between things that take long; it may raise.
 
     Also returns the turn that PLENTY of such matches have shown, None if there are not so many.
     """
@@ -40,10 +42,9 @@ def correspond(
     shown = None
     for matcher in matchers:
         if matcher.name in TURNING:
-            fa, fb = a.features(matcher), b.features(matcher)
-            found = a.matches(b, matcher)
+            fa, fb, found, _ = _matched(a, b, matcher, 0, step)
         else:
-            fa, fb, found, turn = _most(a, b, matcher, turns)
+            fa, fb, found, turn = _most(a, b, matcher, turns, step)
             shown = turn if len(found) >= PLENTY else shown
         points = fa.points[found.indices[:, 0]], fb.points[found.indices[:, 1]]
         ray_a, ray_b = (rays(c, p) for c, p in zip(cameras, points, strict=True))
@@ -68,21 +69,28 @@ def focal(camera: CameraModel) -> float:
     return float((camera.matrix[0, 0] * camera.matrix[1, 1]).sqrt())
 
 
-def _most(a: Keyframe, b: Keyframe, matcher: Matcher, turns: Sequence[int]):
+def _most(a: Keyframe, b: Keyframe, matcher: Matcher, turns: Sequence[int], step):
     """Features and matches of that turn which gives most of them, and the turn.
 
     The first turn is tried before b is looked at in any other way up, which costs more than
     matching; then that one, of the others, in which features look most alike.
     """
-    tried = _matched(a, b, matcher, turns[0])
+    tried = _matched(a, b, matcher, turns[0], step)
     if len(turns) == 1 or len(tried[2]) >= PLENTY:
         return tried
-    alike = {turn: a.likeness(b, matcher, turn) for turn in turns}
+    alike = {}
+    for turn in turns:
+        step()
+        alike[turn] = a.likeness(b, matcher, turn)
     second = max(turns[1:], key=alike.__getitem__)
     if alike[turns[0]] > _CLEAR * alike[second]:
         return tried
-    return max(tried, _matched(a, b, matcher, second), key=lambda x: len(x[2]))
+    return max(tried, _matched(a, b, matcher, second, step), key=lambda x: len(x[2]))
 
 
-def _matched(a: Keyframe, b: Keyframe, matcher: Matcher, turn: int):
-    return a.features(matcher), b.features(matcher, turn), a.matches(b, matcher, turn), turn
+def _matched(a: Keyframe, b: Keyframe, matcher: Matcher, turn: int, step):
+    fa = a.features(matcher)
+    step()
+    fb = b.features(matcher, turn)
+    step()
+    return fa, fb, a.matches(b, matcher, turn), turn

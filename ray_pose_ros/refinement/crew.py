@@ -7,26 +7,34 @@ and are too short to gain much from threads within them, so each core gets a pai
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Barrier, Event
 from typing import TypeVar
 
 import torch
 
 Job, Result = TypeVar('Job'), TypeVar('Result')
 MOST = 8
+_PULSE_S = 0.05
+
+
+class GivenUp(Exception):  # no error
+    """What a job's `step` raises when nobody waits for it any more."""
 
 
 class Crew:
     """Threads for one refinement, as many as torch may use in the thread that makes them.
 
-    A context manager. On leaving by an exception what has not begun is given up, and what has is
-    waited for.
+    A context manager. On leaving by an exception what has not begun is given up, and what has
+    ends at its next `step`.
+
+    Args:
+        pulse: called often while results are waited for, in the thread that waits. It may raise.
     """
 
-    def __init__(self):
+    def __init__(self, pulse: Callable[[], None] = lambda: None):
         threads = torch.get_num_threads()
-        self._pool = None
+        self._pool, self._pulse, self._over = None, pulse, Event()
         if threads < 2:
             return
         count = min(threads, MOST)
@@ -47,12 +55,27 @@ class Crew:
     def __enter__(self) -> Crew:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind, *_) -> None:
+        if kind is not None:
+            self._over.set()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def step(self) -> None:
+        """To be called by jobs between things that take long; raises where they are given up."""
+        if self._pool is None:
+            self._pulse()
+        elif self._over.is_set():
+            raise GivenUp
 
     def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
         """Results in the order of the jobs; without threads each is made when it is asked for."""
         if self._pool is None:
             return map(work, jobs)
-        return self._pool.map(work, jobs)
+        return self._results([self._pool.submit(work, job) for job in jobs])
+
+    def _results(self, futures: list[Future]) -> Iterator:
+        for future in futures:
+            while not wait((future,), _PULSE_S).done:
+                self._pulse()
+            yield future.result()

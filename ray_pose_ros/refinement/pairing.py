@@ -54,26 +54,33 @@ def match_pairs(
     found = Pairs({}, {})
     order = _near_first(estimate.R)
 
+    done = 0
+
     def late() -> bool:
         return deadline is not None and time.perf_counter() - begin > deadline
 
-    def match(job: tuple[tuple[int, int], Sequence[int]]):
-        (i, j), turns = job
-        if late():
-            return None
-        cameras = estimate.cameras[i], estimate.cameras[j]
-        pair = (centres[i], centres[j])
-        matches, shown = correspond(keyframes[i], keyframes[j], cameras, pair, matchers, turns)
-        if len(matches) < _FEWEST:
-            return None, shown
-        # looked for here, while other pairs are matched outside of Python's lock
-        return (matches, keyframes[i].meaning(keyframes[j], matches, search)), shown
+    def tell() -> None:
+        if progress:
+            progress(done, len(order))
 
     rolls = Rolls(count)
-    with Crew() as crew:
-        for i, j, turn in _votes(order, keyframes, matchers, crew, late, progress):
+    with Crew(tell) as crew:
+
+        def match(job: tuple[tuple[int, int], Sequence[int]]):
+            (i, j), turns = job
+            if late():
+                return None
+            a, b = keyframes[i], keyframes[j]
+            cameras, pair = (estimate.cameras[i], estimate.cameras[j]), (centres[i], centres[j])
+            matches, shown = correspond(a, b, cameras, pair, matchers, turns, crew.step)
+            if len(matches) < _FEWEST:
+                return None, shown
+            crew.step()
+            # looked for here, while other pairs are matched outside of Python's lock
+            return (matches, a.meaning(b, matches, search)), shown
+
+        for i, j, turn in _votes(order, keyframes, matchers, crew, late, tell):
             rolls.learn(i, j, turn)
-        done = 0
         while done < len(order) and not late():
             wave = _wave(order[done:], lambda i, j: _turns(rolls, prior, i, j))
             for ((i, j), _), answer in zip(wave, crew.map(match, wave), strict=True):
@@ -84,8 +91,7 @@ def match_pairs(
                     if enough is not None:
                         found.matches[i, j], found.poses[i, j] = enough
                 done += 1
-                if progress:
-                    progress(done, len(order))
+                tell()
     return found
 
 
@@ -121,7 +127,7 @@ def _votes(
     matchers: Sequence[Matcher],
     crew: Crew,
     late: Callable[[], bool],
-    progress: Callable[[int, int], None] | None,
+    tell: Callable[[], None],
 ) -> list[tuple[int, int, int]]:
     """(i, j, turn), the surest first: what the features tell that know their orientation.
 
@@ -144,8 +150,7 @@ def _votes(
     for (_, pair), voted in zip(jobs, crew.map(ask, jobs), strict=True):
         if voted is not None:
             votes.append((voted[1], *pair, voted[0]))
-        if progress:
-            progress(0, len(order))
+        tell()
     return [tuple(x) for _, *x in sorted(votes, reverse=True)]
 
 
