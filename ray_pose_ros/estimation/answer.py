@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,12 +70,13 @@ def answer(
     matches: MutualMatches | None,
     config: ModelConfig,
     first: Answer | None = None,
+    pulse: Callable[[], None] = lambda: None,
 ) -> Answer:
     """The cameras that rays (S, N, P, 6) float64 and matches tell.
 
     first: what the network told before it was shown these cameras, or near ones. The samples of
     a second look are no independent answers, so that their spread tells nothing: uncertainty,
-    samples and modes stay those of the first.
+    samples and modes stay those of the first. pulse: called between steps; it may raise.
 
     Raises EstimationError where numbers are not finite or no cameras fit them.
     """
@@ -111,7 +112,8 @@ def answer(
     if matches is None:
         return found
     own = ray_matches(prepared, matches, 2 * config.grid)
-    return replace(found, settled=settle(found.R, found.t, found.rotation_sigma, own, others))
+    settled = settle(found.R, found.t, found.rotation_sigma, own, others, pulse)
+    return replace(found, settled=settled)
 
 
 def _check_finite(values: Tensor, names: Sequence[str], what: str) -> None:

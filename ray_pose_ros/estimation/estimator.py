@@ -188,7 +188,8 @@ class Estimator:
 
         Args:
             prepared: at least two views.
-            progress: called with (steps done, steps in all). It may raise to abandon the run.
+            progress: called with (steps done, steps in all), also several times for a step that
+                takes long. It may raise to abandon the run.
 
         Raises:
             ValueError: fewer than two views.
@@ -230,7 +231,13 @@ class Estimator:
         begin = time.perf_counter()
         told = self._predict(window, progress, first and first.settled)
         denoised = time.perf_counter()
-        found = answer(window.prepared, *told, self.model.config, first)
+        steps = 1 if first else len(self.plan.steps)
+
+        def pulse() -> None:
+            if progress:
+                progress(steps, steps)
+
+        found = answer(window.prepared, *told, self.model.config, first, pulse)
         return found, {'denoise': denoised - begin, 'recover': time.perf_counter() - denoised}
 
     def _estimate(

@@ -10,7 +10,7 @@ where matches of single pairs say that they belong (`multiview.regroup`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,12 +72,14 @@ def settle(
     rotation_sigma: np.ndarray,
     matches: dict[tuple[int, int], RayMatches],
     samples: np.ndarray | None = None,
+    pulse: Callable[[], None] = lambda: None,
 ) -> Settled | None:
     """Adjust cameras R (N, 3, 3), t (N, 3) of the published world; None without matches.
 
     Args:
         rotation_sigma: (N,) the cameras' uncertainty, rms rad.
         samples: (S, N, 3, 3) rotations of other answers of the network.
+        pulse: called between steps. It may raise to abandon the work.
 
     Where matches and cameras do not agree, the samples are started from too, groups of views are
     moved together, and what fits best is taken.
@@ -93,8 +95,8 @@ def settle(
     agreed = agreement(best.R, best.t, problem) >= 1 - _DISAGREE
     if not agreed:
         if samples is not None and len(samples):
-            best = min(best, _elsewhere(samples, t, problem), key=lambda found: found.cost)
-        best = regrouped(best, problem, _TAILS)
+            best = min(best, _elsewhere(samples, t, problem, pulse), key=lambda found: found.cost)
+        best = regrouped(best, problem, _TAILS, pulse)
     found_R, found_t, information, _ = best
     rotation, centre = deviations(found_R, information)
     if not (np.isfinite(found_R).all() and np.isfinite(found_t).all()):
@@ -103,13 +105,16 @@ def settle(
     return Settled(*_published(found_R, found_t, t[0]), rotation, centre, support, matches, agreed)
 
 
-def _elsewhere(samples: np.ndarray, t: np.ndarray, problem: Problem) -> Adjusted:
+def _elsewhere(samples: np.ndarray, t: np.ndarray, problem: Problem, pulse) -> Adjusted:
     """The best of what the first of other answers (S, N, 3, 3) come to."""
-    starts = [adjust(R @ R[0].T, t, problem, _ROUNDS) for R in samples[:_STARTS]]
+
+    def follow(R: np.ndarray, t: np.ndarray, *rounds: int) -> Adjusted:
+        pulse()
+        return adjust(R, t, problem, *rounds)
+
+    starts = [follow(R @ R[0].T, t, _ROUNDS) for R in samples[:_STARTS]]
     nearest = sorted(starts, key=lambda found: found.cost)[:_NEAREST]
-    return min(
-        (adjust(start.R, start.t, problem) for start in nearest), key=lambda found: found.cost
-    )
+    return min((follow(start.R, start.t) for start in nearest), key=lambda found: found.cost)
 
 
 def ray_matches(

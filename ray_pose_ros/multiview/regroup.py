@@ -8,6 +8,8 @@ the other end belongs, with all that move along with it. What fits better after 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ray_pose_ros.geometry.so3 import angle_between
@@ -26,16 +28,25 @@ _ROUNDS = 6  # of adjusting, before a move is given up
 _WORSE, _BETTER = 3.0, 0.5  # of the cost: what may still become better then, and what is better
 
 
-def regrouped(found: Adjusted, problem: Problem, widen: float = 1.0) -> Adjusted:
+def regrouped(
+    found: Adjusted,
+    problem: Problem,
+    widen: float = 1.0,
+    pulse: Callable[[], None] = lambda: None,
+) -> Adjusted:
     """The best of what groups of cameras come to that are moved together; `found` if nothing is.
 
     widen: by how much the matches' standard deviations are too small for RANSAC, which has no long
-    tails: problems may hold matches closer than they are.
+    tails: problems may hold matches closer than they are. pulse: called between steps; may raise.
     """
-    relatives = {pair: _alone(m, widen) for pair, m in problem.matches.items()}
-    relatives = {pair: R for pair, R in relatives.items() if R is not None}
+    relatives = {}
+    for pair, m in problem.matches.items():
+        pulse()
+        relative = _alone(m, widen)
+        if relative is not None:
+            relatives[pair] = relative
     for _ in range(_MOVES):
-        better = _moved(found, problem, relatives)
+        better = _moved(found, problem, relatives, pulse)
         if better is None:
             break
         found = better
@@ -52,7 +63,7 @@ def _alone(matches: RayMatches, widen: float) -> np.ndarray | None:
     return poses[0][0] if poses else None
 
 
-def _moved(found: Adjusted, problem: Problem, relatives: dict) -> Adjusted | None:
+def _moved(found: Adjusted, problem: Problem, relatives: dict, pulse) -> Adjusted | None:
     """What one move of a group leads to, if that is better."""
     starts = []
     for group in groups(pair_support(found.R, found.t, problem.matches)):
@@ -65,6 +76,7 @@ def _moved(found: Adjusted, problem: Problem, relatives: dict) -> Adjusted | Non
     starts = np.stack(starts)
     likeliest = np.argsort(costs(starts, found.t, problem), kind='stable')[:_TRIES]
     for R in starts[likeliest]:
+        pulse()
         there = adjust(R, found.t, problem, _ROUNDS)
         if there.cost < found.cost + _WORSE:
             there = adjust(there.R, there.t, problem)

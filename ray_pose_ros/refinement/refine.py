@@ -109,7 +109,13 @@ def refine(
         raise ValueError(f'deadline is {deadline}, expected seconds above 0')
     begin = time.perf_counter()
     found = match_pairs(estimate, prior_of(estimate), keyframes, matchers, deadline, progress)
-    refined = _refined(estimate, found)
+    count = len(estimate.R) * (len(estimate.R) - 1) // 2
+
+    def pulse() -> None:
+        if progress:
+            progress(count, count)
+
+    refined = _refined(estimate, found, pulse)
     seconds = time.perf_counter() - begin - refined.timings['refine']
     return replace(refined, timings={**refined.timings, 'match': seconds})
 
@@ -130,9 +136,11 @@ def _check_count(estimate: Estimate, keyframes: Sequence[Keyframe]) -> None:
         )
 
 
-def _refined(estimate: Estimate, found: Pairs) -> RefinedEstimate:
+def _refined(
+    estimate: Estimate, found: Pairs, pulse: Callable[[], None] = lambda: None
+) -> RefinedEstimate:
     begin = time.perf_counter()
-    solved = solve(prior_of(estimate), found.matches, np.array(estimate.t), found.poses)
+    solved = solve(prior_of(estimate), found.matches, np.array(estimate.t), found.poses, pulse)
     timings = {**estimate.timings, 'refine': time.perf_counter() - begin}
     kept = {f.name: getattr(estimate, f.name) for f in fields(Estimate)}
     return RefinedEstimate(
@@ -151,18 +159,28 @@ def _refined(estimate: Estimate, found: Pairs) -> RefinedEstimate:
     )
 
 
-def solve(prior: Prior, found: dict, looking: np.ndarray, poses: dict | None = None) -> Certainty:
+def solve(
+    prior: Prior,
+    found: dict,
+    looking: np.ndarray,
+    poses: dict | None = None,
+    pulse: Callable[[], None] = lambda: None,
+) -> Certainty:
     """Cameras from ray matches of pairs (i, j), i < j, in the published world.
 
     looking (N, 3): the object in the frame of each camera, as far as the prior knows. poses: what
-    `search` has found in each pair's matches; None to have it do so.
+    `search` has found in each pair's matches; None to have it do so. pulse: called between steps;
+    it may raise.
     """
     told = prior
     if poses is None:
         poses = {pair: search(m) for pair, m in found.items()}
     doubted = replace(told, rotation_sigma=_DOUBT * told.rotation_sigma)
     prior, looking = trusted(doubted, found, looking, poses)
-    pairs = {(i, j): hypotheses(m, prior, i, j, poses[i, j]) for (i, j), m in found.items()}
+    pairs = {}
+    for (i, j), m in found.items():
+        pulse()
+        pairs[i, j] = hypotheses(m, prior, i, j, poses[i, j])
     agreed = agree(pairs, prior)
     if not agreed.chosen:
         return Certainty.of_prior(told)
