@@ -22,6 +22,7 @@ from .crew import Crew
 from .hypotheses import Found, search
 from .keyframe import TURNING, Keyframe, turn_between
 from .rolls import Rolls, vote
+from .standing import without_standing
 
 # rad: a prior surer than this tells how images are rolled, or which way to try first
 _CERTAIN, _HINT = np.radians(25.0), np.radians(60.0)
@@ -73,6 +74,7 @@ def match_pairs(
             a, b = keyframes[i], keyframes[j]
             cameras, pair = (estimate.cameras[i], estimate.cameras[j]), (centres[i], centres[j])
             matches, shown = correspond(a, b, cameras, pair, matchers, turns, crew.step)
+            matches = without_standing(matches)
             if len(matches) < _FEWEST:
                 return None, shown
             crew.step()
