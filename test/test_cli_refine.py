@@ -1,4 +1,4 @@
-"""`ray-pose estimate --refine`."""
+"""Refinement in `ray-pose estimate`."""
 
 import numpy as np
 import pytest
@@ -16,19 +16,21 @@ def photographs(tmp_path):
     return tmp_path
 
 
-def test_refine_reports_what_matches_joined(photographs, tmp_path, capsys):
+def test_the_answer_is_refined_unless_told_not_to(photographs, tmp_path, capsys):
     out = tmp_path / 'out'
     given = ['estimate', str(photographs), '--out', str(out), '--device', 'cpu', '--samples', '1']
-    assert cli.main([*given, '--refine', '--matcher', 'sift']) == 0
+    assert cli.main([*given, '--matcher', 'sift']) == 0
     said = capsys.readouterr().out
     # two images of noise have nothing in common
     assert 'refined with sift: 0 of 1 pairs joined, 0 of 2 views sure' in said
     assert (out / 'poses.json').is_file()
+    assert cli.main([*given, '--no-refine']) == 0
+    assert 'pairs joined' not in capsys.readouterr().out
 
 
 def test_bad_matchers_are_refused(photographs, tmp_path, capsys):
     given = ['estimate', str(photographs), '--out', str(tmp_path / 'out')]
-    assert cli.main([*given, '--refine', '--matcher', 'magic']) == 2
+    assert cli.main([*given, '--matcher', 'magic']) == 2
     assert "matcher is 'magic'" in capsys.readouterr().err
-    assert cli.main([*given, '--matcher', 'sift']) == 2
-    assert 'without --refine' in capsys.readouterr().err
+    assert cli.main([*given, '--no-refine', '--matcher', 'sift']) == 2
+    assert 'with --no-refine' in capsys.readouterr().err
