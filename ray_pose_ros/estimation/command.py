@@ -49,7 +49,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         type=Path,
         metavar='FILE',
         help='poses.json matched by file name (its boxes and true poses are used), one K for '
-        'all, or a ROS calibration YAML; without it they are estimated or assumed',
+        'all, or a ROS calibration YAML; without it EXIF data tell them, matches, or the '
+        'model, or they are assumed',
     )
     add(
         '--checkpoint',
@@ -92,7 +93,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace, follow=None) -> int:
     """Do it. Bad input raises ValueError before the model is loaded.
 
-    follow: called with the estimate and the views, returns the estimate to write.
+    follow: called with the estimator, its estimate and the views, returns the estimate to write.
     """
     from ray_pose_ros.estimation import images, inputs
 
@@ -122,7 +123,7 @@ def run(args: argparse.Namespace, follow=None) -> int:
     )
     estimate = _solve(estimator, loaded.views)
     if follow is not None:
-        estimate = follow(estimate, loaded.views)
+        estimate = follow(estimator, estimate, loaded.views)
     args.out.mkdir(parents=True, exist_ok=True)
     errors = results.compare(estimate, loaded.truth, loaded.scene_centres)
     print(results.table(estimate, errors))

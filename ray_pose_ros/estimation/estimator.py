@@ -56,7 +56,7 @@ class Estimate:
     Attributes:
         R, t: (N, 3, 3), (N, 3) float64, world to camera, OpenCV.
         cameras: intrinsics used or found, one a view; K: their matrices, (N, 3, 3).
-        intrinsics_source: 'given', 'assumed' or 'estimated', one a view.
+        intrinsics_source: 'given', 'exif', 'matches', 'assumed' or 'estimated', one a view.
         names, stamps, crops: of the views.
         rotation_sigma: (N,) rad, of the rotation relative to the first camera. centre_sigma: (N,)
             world units. Never zero: from `doubts`, as the checkpoint's configuration says.

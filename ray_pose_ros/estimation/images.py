@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from ray_pose_ros.estimation.exif import focal_length
+
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.jpg', '.jpeg', '.webp')
 MASK_THRESHOLD = 0.4  # of full scale, as in the official loader
@@ -22,11 +24,13 @@ class Photograph:
         pixels: (H, W, 3) uint8 RGB.
         orientation: EXIF orientation tag, 1 (upright) to 8.
         rotated: whether `pixels` were turned as the tag asks.
+        focal: pixels, the focal length that the file tells; None for none.
     """
 
     pixels: np.ndarray
     orientation: int
     rotated: bool
+    focal: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -87,7 +91,7 @@ def read_image(
     """
     path = Path(path)
     image = _open(path)
-    orientation = _orientation(image)
+    orientation, focal = _orientation(image), focal_length(image)
     turned_size = (image.height, image.width) if orientation >= 5 else image.size
     if expected_size is None:
         rotate = orientation != 1 and not annotated
@@ -102,7 +106,7 @@ def read_image(
         )
     if rotate:
         image = ImageOps.exif_transpose(image)
-    return Photograph(_rgb(image, path), orientation, rotate)
+    return Photograph(_rgb(image, path), orientation, rotate, focal)
 
 
 def read_mask(path: str | Path) -> np.ndarray:

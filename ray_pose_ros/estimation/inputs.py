@@ -8,6 +8,7 @@ import numpy as np
 
 from ray_pose_ros.estimation.images import MASK_SUFFIXES, image_size, read_image, read_mask
 from ray_pose_ros.estimation.intrinsics import Entry, IntrinsicsFile, read_boxes
+from ray_pose_ros.estimation.preparation import pinhole
 from ray_pose_ros.estimation.views import View
 
 
@@ -85,8 +86,11 @@ def _load(
             f'{path}: EXIF orientation {photograph.orientation} not applied, because a box, a '
             'mask or intrinsics are given for the stored pixels'
         )
-    camera = entry.camera(*photograph.size) if entry else None
-    view = View(photograph.pixels, camera=camera, box=box, mask=mask, name=str(path))
+    camera, source = entry.camera(*photograph.size) if entry else None, 'given'
+    if camera is None and photograph.focal is not None:
+        camera, source = pinhole(photograph.focal, *photograph.size), 'exif'
+    known = {'camera': camera, 'camera_source': source}
+    view = View(photograph.pixels, box=box, mask=mask, name=str(path), **known)
     return view, notes
 
 

@@ -20,7 +20,7 @@ from ray_pose_ros.geometry.rays import to_grid
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
 
 # Focal length over the image's longer side where nobody knows better: a phone's main camera.
-ASSUMED_FOCAL = 1.2
+ASSUMED_FOCAL = 0.85
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Prepared:
         size: (width, height) of the image.
         crop: the square that the network sees.
         camera: given or assumed intrinsics; None where they are to be estimated.
-        intrinsics_source: 'given', 'assumed' or 'estimated'.
+        intrinsics_source: as `View.camera_source`, or 'assumed' or 'estimated'.
         pixels: (P, 2) float64 patch centres, row-major.
         directions: (P, 3) float64 unit directions of the patches, camera frame; None without
             camera.
@@ -93,7 +93,7 @@ def prepare(
     device = next(model.parameters()).device
     height, width = view.image.shape[:2]
     crop = view.crop(crop_scale)
-    camera, source = view.camera, 'given'
+    camera, source = view.camera, view.camera_source
     if camera is None:
         source = 'estimated' if config.geometry == 'ndc' else 'assumed'
         camera = assumed_camera(width, height) if source == 'assumed' else None
@@ -206,6 +206,10 @@ def crop_pixels(view: Prepared, points: Tensor, side: float) -> Tensor:
 
 def assumed_camera(width: int, height: int) -> CameraModel:
     """A plausible pinhole for an image of unknown origin."""
-    f = ASSUMED_FOCAL * max(width, height)
+    return pinhole(ASSUMED_FOCAL * max(width, height), width, height)
+
+
+def pinhole(f: float, width: int, height: int) -> CameraModel:
+    """A camera of focal length f, pixels, that looks through the middle of its image."""
     K = torch.tensor([[f, 0, width / 2], [0, f, height / 2], [0, 0, 1]], dtype=torch.float64)
     return CameraModel(K, width, height)

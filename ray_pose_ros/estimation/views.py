@@ -16,6 +16,8 @@ class View:
     Attributes:
         image: (H, W, 3) uint8 RGB.
         camera: intrinsics of this image, or None if unknown.
+        camera_source: who says so: 'given', 'exif' (the photograph itself, its focal length) or
+            'matches' (with those of other views).
         box: the object's box, xyxy in continuous pixels, or None.
         mask: (H, W) bool, true on the object; used for its box where no box is given.
         name: for messages and files.
@@ -28,6 +30,7 @@ class View:
     mask: np.ndarray | None = None
     name: str = 'view'
     stamp: float | None = None
+    camera_source: str = 'given'
 
     def __post_init__(self):
         image = self.image

@@ -49,24 +49,27 @@ class RefinedMethod:
         from ray_pose_ros.refinement.refine import keyframe
 
         self.prior.begin(sequence)
+        self._views = sequence.views
         self._keyframes = [keyframe(view) for view in sequence.views]
         self._known: dict = {}
 
     def solve(self, indices: np.ndarray, rng: np.random.Generator) -> Answer:
-        refined, seconds = self.estimate(indices, rng)
-        return replace(answer_of(refined), seconds=seconds)
+        found, seconds = self.estimate(indices, rng)
+        return replace(answer_of(found), seconds=seconds)
 
     def estimate(self, indices: np.ndarray, rng: np.random.Generator) -> tuple[Estimate, float]:
         """As that of `ModelMethod`."""
-        from ray_pose_ros.refinement.refine import refine
+        from ray_pose_ros.refinement.refining import refined
 
         estimate, seconds = self.prior.estimate(indices, rng)
         keyframes = [self._keyframes[int(i)] for i in indices]
         # as from nothing: features and matches cached from another subset are counted again
         cached = sum(k.seconds + k.matching_seconds(keyframes) for k in keyframes)
         begin = time.perf_counter()
-        refined = refine(estimate, keyframes, self.matchers, self.deadline)
-        return refined, seconds + time.perf_counter() - begin + cached
+        views = [self._views[int(i)] for i in indices]
+        estimator = getattr(self.prior, 'estimator', None)
+        found = refined(estimator, estimate, views, keyframes, self.matchers, self.deadline)
+        return found, seconds + time.perf_counter() - begin + cached
 
 
 class TruePrior:

@@ -34,30 +34,33 @@ def run(args: argparse.Namespace) -> int:
     from ray_pose_ros.estimation.estimator import usable_device
     from ray_pose_ros.matching import MatcherUnavailable
 
-    from .refine import default_matchers, keyframe, refine
+    from .refine import default_matchers, keyframe
+    from .refining import refined
 
     try:
         matchers = default_matchers(args.matcher, str(usable_device(args.device)))
     except MatcherUnavailable as error:
         raise ValueError(str(error)) from error
 
-    def follow(estimate, views):
+    def follow(estimator, estimate, views):
         from tqdm import tqdm
 
         show = {'disable': None, 'leave': False, 'file': sys.stderr}
         pairs = len(views) * (len(views) - 1) // 2
         with tqdm(desc='match', unit='pair', total=pairs, **show) as bar:
-            refined = refine(
+            found = refined(
+                estimator,
                 estimate,
+                views,
                 [keyframe(view) for view in views],
                 matchers,
-                progress=lambda done, total: bar.update(done - bar.n),
+                progress=lambda done, total: bar.update(max(0, done - bar.n)),
             )
         names = ', '.join(matcher.name for matcher in matchers)
         print(
-            f'refined with {names}: {len(refined.pairs)} of {pairs} pairs joined, '
-            f'{int(refined.sure.sum())} of {len(views)} views sure'
+            f'refined with {names}: {len(found.pairs)} of {pairs} pairs joined, '
+            f'{int(found.sure.sum())} of {len(views)} views sure'
         )
-        return refined
+        return found
 
     return command.run(args, follow)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from ray_pose_ros.estimation.estimator import Estimator
+from ray_pose_ros.estimation.estimator import Estimate, Estimator
 from ray_pose_ros.estimation.preparation import Prepared
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.matching import Matcher
 
+from .focal import focal_factor, scaled_cameras, unknown
 from .keyframe import Keyframe
-from .refine import RefinedEstimate, keyframe, refine, refine_known
+from .pairing import match_pairs
+from .refine import RefinedEstimate, keyframe, prior_of, refine, refine_known
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,41 @@ class RefiningEstimator:
         yield refine(estimate, keyframes, self.matchers, progress=progress)
 
     def estimate(self, views: Sequence[View]) -> RefinedEstimate:
-        """Prepare and solve."""
-        return self.solve([self.prepare(view) for view in views])
+        """Prepare, solve, and refine as `refined` does."""
+        prepared = [self.prepare(view) for view in views]
+        estimate = self.estimator.solve(prepared)
+        return refined(self.estimator, estimate, views, _keyframes(prepared), self.matchers)
+
+
+def refined(
+    estimator: Estimator,
+    estimate: Estimate,
+    views: Sequence[View],
+    keyframes: Sequence[Keyframe],
+    matchers: Sequence[Matcher],
+    deadline: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> RefinedEstimate:
+    """`refine`, after the focal length that was not given has been found.
+
+    Args:
+        estimator: solves the views again, where another focal length fits their matches better.
+        estimate: its of these views. Others as of `refine`.
+    """
+    free = unknown(estimate)
+    if free.any() and len(keyframes) == len(views) == len(free):
+        pairs = len(views) * (len(views) - 1) // 2
+        found = match_pairs(estimate, prior_of(estimate), keyframes, matchers, deadline, progress)
+        pulse = (lambda: progress(pairs, pairs)) if progress else (lambda: None)
+        factor = focal_factor(estimate, found, pulse)
+        if factor != 1.0:
+            cameras = scaled_cameras(estimate.cameras, free, factor)
+            views = [
+                replace(view, camera=camera, camera_source='matches') if changed else view
+                for view, camera, changed in zip(views, cameras, free, strict=True)
+            ]
+            estimate = estimator.estimate(views)
+    return refine(estimate, keyframes, matchers, deadline, progress)
 
 
 def _keyframes(prepared: Sequence[RefinablePrepared]) -> list[Keyframe]:

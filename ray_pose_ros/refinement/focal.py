@@ -1,0 +1,156 @@
+"""The focal length that photographs of unknown intrinsics were taken with.
+
+With a wrong focal length the rays of matches still meet in any two views, or nearly: two views
+hardly tell it (Sturm, "On focal length calibration from two views", CVPR 2001). Three and more
+that are to agree do: going round an object, turns that are all too small or too large do not
+close. So cameras are solved for with several focal lengths, and what lets most matches agree is
+taken, as far as it is not an unlikely one. Views of unknown intrinsics are taken to share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.geometry.cameras import CameraModel
+from ray_pose_ros.geometry.so3 import camera_centres
+from ray_pose_ros.multiview.adjust import adjust
+from ray_pose_ros.multiview.prior import Prior
+from ray_pose_ros.multiview.residuals import Problem
+from ray_pose_ros.multiview.two_view import RayMatches, support
+
+from .certainty import Certainty
+from .crew import Crew
+from .hypotheses import THRESHOLD, search
+from .pairing import Pairs
+from .refine import prior_of, solve
+
+# Of how photographs are taken: log of the focal length over the assumed one, or over that which
+# the photograph tells, one standard deviation.
+SPREAD = {'assumed': 0.35, 'exif': 0.04}
+_TRIED = 2.0, 7  # up to so many standard deviations, in so many steps
+_NATS, _MOST = 0.05, 200.0  # for each match that agrees, and the most of them that count of a pair
+_EACH = 3  # pairs of each view that are looked at, those with most matches
+_NEAR = 0.15  # of the log, within which the best of the steps is improved
+_SAME = 0.003  # of the log: no other focal length
+
+
+def unknown(estimate: Estimate) -> np.ndarray:
+    """(N,) bool: views whose focal length may be changed."""
+    return np.array([source in SPREAD for source in estimate.intrinsics_source])
+
+
+def focal_factor(
+    estimate: Estimate, found: Pairs, pulse: Callable[[], None] = lambda: None
+) -> float:
+    """By how much the focal lengths that were assumed are too short; 1 where matches do not tell.
+
+    Args:
+        estimate: of views some of which are `unknown`.
+        found: their matches. pulse: called between steps; it may raise.
+    """
+    free = unknown(estimate)
+    spread = max(SPREAD[s] for s in estimate.intrinsics_source if s in SPREAD)
+    matches = _strongest(found.matches, free)
+    if len(estimate.R) < 3 or len(matches) < 2:
+        return 1.0
+    prior, looking = prior_of(estimate), np.array(estimate.t)
+    best = None
+    with Crew(pulse) as crew:
+        reach, steps = _TRIED
+        for log in spread * np.linspace(-reach, reach, steps):
+            rays = _scaled(matches, free, float(np.exp(log)))
+            poses = dict(zip(rays, crew.map(search, rays.values()), strict=True))
+            pulse()
+            of_model = replace(prior, matches=_scaled(prior.matches, free, float(np.exp(log))))
+            solved = solve(of_model, rays, looking, poses, pulse)
+            score = _NATS * _agreeing(solved, rays) - 0.5 * (log / spread) ** 2
+            if best is None or score > best[0]:
+                best = score, log, solved
+    _, log, solved = best
+    if len(solved.pairs) < 2:
+        return 1.0
+    log += _improved(solved, prior, looking, free)
+    return float(np.exp(log)) if abs(log) > _SAME else 1.0
+
+
+def scaled_cameras(
+    cameras: Sequence[CameraModel], free: np.ndarray, factor: float
+) -> list[CameraModel]:
+    """The cameras, with focal lengths times `factor` where (N,) bool `free`."""
+    found = []
+    for camera, changes in zip(cameras, free, strict=True):
+        if changes:
+            matrix = camera.matrix.clone()
+            matrix[0, 0] *= factor
+            matrix[1, 1] *= factor
+            camera = replace(camera, matrix=matrix)
+        found.append(camera)
+    return found
+
+
+def _strongest(matches: dict, free: np.ndarray) -> dict:
+    """Those pairs with a view that is free which have most matches, several of each view."""
+    order = sorted(matches, key=lambda pair: -len(matches[pair]))
+    often = np.zeros(len(free), dtype=int)
+    chosen = {}
+    for i, j in order:
+        if (free[i] or free[j]) and min(often[i], often[j]) < _EACH:
+            chosen[i, j] = matches[i, j]
+            often[[i, j]] += 1
+    return chosen
+
+
+def _scaled(matches: dict, free: np.ndarray, factor: float) -> dict[tuple[int, int], RayMatches]:
+    """Rays of the same pixels under focal lengths `factor` times as long."""
+
+    def ray(values: np.ndarray, view: int) -> np.ndarray:
+        if not free[view]:
+            return values
+        values = values * [1.0, 1.0, factor]
+        return values / np.linalg.norm(values, axis=-1, keepdims=True)
+
+    found = {}
+    for (i, j), m in matches.items():
+        angle = np.mean([1 / factor if free[view] else 1.0 for view in (i, j)])
+        found[i, j] = replace(
+            m,
+            a=ray(m.a, i),
+            b=ray(m.b, j),
+            centre_a=ray(m.centre_a, i),
+            centre_b=ray(m.centre_b, j),
+            sigma=m.sigma * angle,
+        )
+    return found
+
+
+def _agreeing(solved: Certainty, matches: dict) -> float:
+    """Matches that agree with the cameras, softly, of all pairs."""
+    total = 0.0
+    for (i, j), m in matches.items():
+        R = solved.R[j] @ solved.R[i].T
+        t = solved.t[j] - R @ solved.t[i]
+        length = np.linalg.norm(t)
+        if length > 1e-9:
+            total += min(float(support(R, t / length, m, THRESHOLD)[0]), _MOST)
+    return total
+
+
+def _improved(solved: Certainty, prior: Prior, looking: np.ndarray, free: np.ndarray) -> float:
+    """The log by which the focal length changes where the adjusted cameras fit best."""
+    centres = camera_centres(solved.R, solved.t)
+    none = prior.samples[:0]
+    held = Prior(solved.R, centres, prior.rotation_sigma, prior.centre_sigma, none)
+
+    def cost(log: float) -> float:
+        rays = _scaled(solved.ray_matches, free, float(np.exp(log)))
+        return adjust(solved.R, solved.t, Problem(rays, held, looking), rounds=10).cost
+
+    found = minimize_scalar(
+        cost, bounds=(-_NEAR, _NEAR), method='bounded', options={'xatol': 1e-3}
+    )
+    return float(found.x)

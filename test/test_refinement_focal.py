@@ -1,0 +1,114 @@
+"""The focal length that matches of several views tell."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from refinement_fixtures import noisy_prior, ring, see
+
+from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.geometry.cameras import CameraModel
+from ray_pose_ros.geometry.crops import Crop
+from ray_pose_ros.refinement import refining
+from ray_pose_ros.refinement.focal import _scaled, focal_factor, scaled_cameras
+from ray_pose_ros.refinement.pairing import Pairs
+
+CAMERA = CameraModel(torch.tensor([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]]), 640, 480)
+
+
+def seen(count, factor, sources=None, step=25.0):
+    """Estimate of cameras on a ring whose focal lengths are told too short by `factor`, and their
+    matches; where the sources say 'given', they are right."""
+    rng = np.random.default_rng(0)
+    R, t = ring(count, step)
+    sources = sources or ('assumed',) * count
+    prior = noisy_prior(R, t, 12.0, rng)
+    wrong = np.array([s != 'given' for s in sources])
+    matches = {}
+    for i in range(count):
+        for j in range(i + 1, min(count, i + 3)):
+            true = see(R, t, i, j, 0.25 * rng.normal(size=(80, 3)), rng, wrong=0.1)
+            matches |= _scaled({(i, j): true}, wrong, 1 / factor)
+    cameras = [CAMERA] * count
+    estimate = Estimate(
+        R=prior.R,
+        t=-np.einsum('nij,nj->ni', prior.R, prior.centres),
+        cameras=tuple(scaled_cameras(cameras, wrong, 1 / factor)),
+        intrinsics_source=tuple(sources),
+        names=tuple(map(str, range(count))),
+        stamps=(None,) * count,
+        crops=(Crop(80, 0, 480),) * count,
+        rotation_sigma=prior.rotation_sigma,
+        centre_sigma=prior.centre_sigma,
+        agreement=1.0,
+        modes=1,
+        rays=np.zeros((count, 6, 1, 1), np.float32),
+    )
+    return estimate, Pairs(matches, {})
+
+
+@pytest.mark.parametrize('factor', [0.6, 0.85, 1.0, 1.5])
+def test_views_round_an_object_tell_the_focal_length(factor):
+    assert focal_factor(*seen(6, factor)) == pytest.approx(factor, rel=0.03)
+
+
+def test_what_is_known_is_not_changed():
+    sources = ('given', 'assumed', 'given', 'assumed', 'assumed')
+    assert focal_factor(*seen(5, 0.7, sources)) == pytest.approx(0.7, rel=0.03)
+    cameras = scaled_cameras([CAMERA] * 2, np.array([True, False]), 0.5)
+    assert cameras[0].matrix[:2].tolist() == [[250, 0, 320], [0, 255, 240]]
+    assert cameras[1] is CAMERA
+
+
+def test_what_a_photograph_tells_is_hardly_doubted():
+    told = focal_factor(*seen(6, 0.6, ('exif',) * 6))
+    assert 0.8 < told < 1.0  # and matches that say otherwise count for little
+    assert focal_factor(*seen(6, 0.97, ('exif',) * 6)) == pytest.approx(0.97, abs=0.02)
+
+
+def test_two_views_and_views_without_matches_tell_nothing():
+    assert focal_factor(*seen(2, 0.6)) == 1.0
+    estimate, _ = seen(5, 0.6)
+    assert focal_factor(estimate, Pairs({}, {})) == 1.0
+
+
+def test_it_can_be_abandoned():
+    class Abandoned(Exception):
+        pass
+
+    def leave():
+        raise Abandoned
+
+    with pytest.raises(Abandoned):
+        focal_factor(*seen(4, 0.8), leave)
+
+
+def test_views_are_solved_again_with_what_was_found(monkeypatch):
+    estimate, found = seen(4, 0.8)
+    solved = []
+
+    @dataclasses.dataclass(frozen=True)
+    class View:
+        camera: object = None
+        camera_source: str = 'given'
+
+    class Estimator:
+        def estimate(self, views):
+            solved.append(views)
+            return dataclasses.replace(
+                estimate,
+                cameras=tuple(view.camera for view in views),
+                intrinsics_source=tuple(view.camera_source for view in views),
+            )
+
+    monkeypatch.setattr(refining, 'match_pairs', lambda *_: found)
+    monkeypatch.setattr(refining, 'refine', lambda estimate, *_: estimate)
+    views = [View() for _ in range(4)]
+    got = refining.refined(Estimator(), estimate, views, [None] * 4, [])
+    assert got.intrinsics_source == ('matches',) * 4
+    for camera in got.cameras:
+        assert float(camera.matrix[0, 0]) == pytest.approx(500, rel=0.03)
+    known = dataclasses.replace(estimate, intrinsics_source=('given',) * 4)
+    assert refining.refined(Estimator(), known, views, [None] * 4, []) is known
+    assert len(solved) == 1
