@@ -49,6 +49,16 @@ def test_focal_length_of_a_photograph(tmp_path, tags, expected):
     assert found is None if expected is None else found == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ('size', 'sensor'),
+    [((480, 640), (480, 640)), ((600, 400), (600, 400)), ((640, 288), (640, 480))]
+    + [((300, 300), (400, 300)), ((360, 640), (480, 640))],
+)
+def test_wide_and_square_photographs_are_parts_of_a_sensor(tmp_path, size, sensor):
+    found = read_image(photograph(tmp_path / 'a.jpg', {IN_35_MM: 26}, size)).focal
+    assert found == pytest.approx(26 * math.hypot(*sensor) / math.hypot(36, 24), rel=1e-3)
+
+
 @pytest.mark.filterwarnings('ignore:.*EXIF.*')
 def test_files_without_exif_and_with_a_broken_one(tmp_path):
     image = Image.new('RGB', SIZE)

@@ -63,7 +63,7 @@ def test_what_is_known_is_not_changed():
 
 def test_what_a_photograph_tells_is_hardly_doubted():
     told = focal_factor(*seen(6, 0.6, ('exif',) * 6))
-    assert 0.8 < told < 1.0  # and matches that say otherwise count for little
+    assert 0.6 < told < 1.0  # however sure the matches are
     assert focal_factor(*seen(6, 0.97, ('exif',) * 6)) == pytest.approx(0.97, abs=0.02)
 
 

@@ -18,6 +18,7 @@ _DIAGONAL_MM = math.hypot(36, 24)
 _MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # of the unit of resolution
 _LEAST, _MOST = 0.2, 20.0  # longer sides: what a central camera's pinhole may have
 _SAME_SHAPE = 0.02  # the ratio of the sides: else the photograph has been cut
+_SENSORS = 4 / 3, 3 / 2  # their sides; cameras that write others cut them, most from the first
 
 
 def focal_length(image: Image.Image) -> float | None:
@@ -35,7 +36,7 @@ def focal_length(image: Image.Image) -> float | None:
     if width and height and abs(_ratio(width, height) / _ratio(*image.size) - 1) > _SAME_SHAPE:
         return None
     if equivalent:
-        focal = equivalent / _DIAGONAL_MM * math.hypot(*image.size)
+        focal = equivalent / _DIAGONAL_MM * _diagonal(*image.size)
     elif mm and resolution:
         scale = image.width / width if width else 1.0
         focal = mm * resolution / _MM.get(int(unit), 25.4) * scale
@@ -43,6 +44,16 @@ def focal_length(image: Image.Image) -> float | None:
         return None
     longer = max(image.size)
     return focal if _LEAST * longer < focal < _MOST * longer else None
+
+
+def _diagonal(width: int, height: int) -> float:
+    """Pixels, of the sensor that a camera has used this much of."""
+    ratio = _ratio(width, height)
+    if any(abs(ratio / whole - 1) < _SAME_SHAPE for whole in _SENSORS):
+        return math.hypot(width, height)
+    whole = _SENSORS[0]
+    longer = max(width, height) if ratio > whole else whole * min(width, height)
+    return math.hypot(longer, longer / whole)
 
 
 def _ratio(width: float, height: float) -> float:

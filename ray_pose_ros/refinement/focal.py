@@ -31,7 +31,7 @@ from .refine import prior_of, solve
 
 # Of how photographs are taken: log of the focal length over the assumed one, or over that which
 # the photograph tells, one standard deviation.
-SPREAD = {'assumed': 0.35, 'exif': 0.04}
+SPREAD = {'assumed': 0.35, 'exif': 0.08}
 _TRIED = 2.0, 7  # up to so many standard deviations, in so many steps
 _NATS, _MOST = 0.05, 200.0  # for each match that agrees, and the most of them that count of a pair
 _EACH = 3  # pairs of each view that are looked at, those with most matches
