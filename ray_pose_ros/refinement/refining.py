@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -90,15 +91,19 @@ def refined(
 ) -> RefinedEstimate:
     """`refine`, after the focal length that was not given has been found.
 
+    Its `timings` have also 'focal', seconds, where that was looked for.
+
     Args:
         estimator: solves the views again, where another focal length fits their matches better.
         estimate: its of these views. Others as of `refine`.
     """
-    free = unknown(estimate)
+    free, spent = unknown(estimate), {}
     if free.any() and len(keyframes) == len(views) == len(free):
+        begin = time.perf_counter()
         pairs = len(views) * (len(views) - 1) // 2
         found = match_pairs(estimate, prior_of(estimate), keyframes, matchers, deadline, progress)
         pulse = (lambda: progress(pairs, pairs)) if progress else (lambda: None)
+        matched = time.perf_counter()
         factor = focal_factor(estimate, found, pulse)
         if factor != 1.0:
             cameras = scaled_cameras(estimate.cameras, free, factor)
@@ -107,7 +112,10 @@ def refined(
                 for view, camera, changed in zip(views, cameras, free, strict=True)
             ]
             estimate = estimator.estimate(views)
-    return refine(estimate, keyframes, matchers, deadline, progress)
+        spent = {'match': matched - begin, 'focal': time.perf_counter() - matched}
+    answer = refine(estimate, keyframes, matchers, deadline, progress)
+    timings = {k: v + spent.pop(k, 0.0) for k, v in answer.timings.items()} | spent
+    return replace(answer, timings=timings)
 
 
 def _keyframes(prepared: Sequence[RefinablePrepared]) -> list[Keyframe]:
