@@ -135,7 +135,7 @@ def test_unknown_intrinsics_are_estimated_by_the_official_geometry():
 
 def test_unknown_intrinsics_are_assumed_for_own_models():
     image = np.zeros((300, 200, 3), np.uint8)
-    K = torch.tensor([[360.0, 0, 100], [0, 360, 150], [0, 0, 1]])
+    K = torch.tensor([[255.0, 0, 100], [0, 255, 150], [0, 0, 1]])
     lenses, (R, t) = [CameraModel(K, 200, 300)] * 2, orbit(2)
     box = (20, 20, 140, 140)
     known = [View(image, lens, box=box, name=n) for n, lens in zip('ab', lenses, strict=True)]
@@ -371,20 +371,20 @@ def test_rays_of_a_camera_that_looks_away_from_the_object_are_finite():
 
 @pytest.fixture(scope='module')
 def looks():
-    """An estimator with the shipped model, prepared views, and the calls of its network."""
+    """An estimator with the shipped model, prepared views, and what its looks were shown."""
     from ray_pose_ros.evaluation.sources import RENDERED, Source
 
     sequence = Source('rendered', RENDERED, RENDERED, seed=3).load()
     estimator = Estimator(samples=0)
     prepared = [estimator.prepare(view) for view in sequence.views[:3]]
     calls = []
-    inner = estimator._predict
+    inner = estimator._look
 
-    def counting(window, progress, shown=None):
-        calls.append(shown)
-        return inner(window, progress, shown)
+    def counting(window, progress, first=None):
+        calls.append(first and first.settled)
+        return inner(window, progress, first)
 
-    estimator._predict = counting
+    estimator._look = counting
     return estimator, prepared, calls
 
 

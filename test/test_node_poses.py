@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseArray
+from matching_fixtures import textured_views
 from node_harness import (
     CAMERA,
     EVERY_FRAME,
@@ -25,6 +26,8 @@ from ray_pose_ros.model.checkpoint import default_checkpoint
 from ray_pose_ros.node.conversions import camera_from_pose, nanoseconds, time_message
 from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.outputs import LATCHED
+from ray_pose_ros.refinement.refine import default_matchers
+from ray_pose_ros.refinement.refining import RefiningEstimator
 from ray_pose_ros.synthetic.camera_publisher import image_message, info_message
 
 start = pytest.fixture(starter)
@@ -36,6 +39,25 @@ def checkpoint(tmp_path_factory):
     return save_tiny_model(tmp_path_factory.mktemp('checkpoint'))
 
 
+def test_refined_poses_of_the_same_keyframes_follow_the_first_ones(start, checkpoint):
+    parameters = EVERY_FRAME | {'checkpoint': checkpoint, 'device': 'cpu', 'window_size': 2}
+    harness = start(make_estimator, parameters | {'map_size': 0, 'matcher': 'sift'})
+    client = harness.client
+    (lens, *_, first), (*_, second) = textured_views(2)
+    shown = [first.image, second.image]
+    harness.show([0, 1], shown, lens)
+    assert harness.until(lambda: len(client.poses) == 2)
+    estimator = RefiningEstimator(Estimator(checkpoint, samples=0), default_matchers('sift'))
+    looks = list(estimator.looks([estimator.prepare(View(image, lens)) for image in shown]))
+    assert len(looks[1].pairs) == 1
+    assert np.abs(looks[1].R - looks[0].R).max() > 1e-3
+    assert len(looks) == 2
+    for published, expected in zip(client.poses, looks, strict=True):
+        for pose, R, t in zip(published.poses, expected.R, expected.t, strict=True):
+            told = camera_from_pose(pose)
+            assert np.abs(told[0] - R).max() < 1e-6 and np.abs(told[1] - t).max() < 1e-6
+
+
 @pytest.mark.parametrize('map_size', [0, 50])
 def test_topics_tell_what_the_estimator_tells(start, checkpoint, map_size):
     """
@@ -45,7 +67,8 @@ def test_topics_tell_what_the_estimator_tells(start, checkpoint, map_size):
     """
     lens = CameraModel(CAMERA.matrix, 64, 48, 'plumb_bob', (0.1, -0.05, 0.001, 0.002, 0.01))
     parameters = EVERY_FRAME | {'checkpoint': checkpoint, 'device': 'cpu', 'window_size': 4}
-    harness = start(make_estimator, parameters | {'map_size': map_size})
+    parameters |= {'map_size': map_size, 'refine': False}
+    harness = start(make_estimator, parameters)
     client = harness.client
     estimator = Estimator(checkpoint, samples=0, seed=0)
     for last in range(1, 6):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,22 +20,17 @@ from ray_pose_ros.estimation.answer import Answer, answer
 from ray_pose_ros.estimation.metric import MetricScale
 from ray_pose_ros.estimation.pins import checked_checkpoint
 from ray_pose_ros.estimation.preparation import Prepared, prepare, turned_clockwise
-from ray_pose_ros.estimation.settling import Settled
-from ray_pose_ros.estimation.solution import rays_of_cameras
 from ray_pose_ros.estimation.uncertainty import Doubts, MatchedDoubts
 from ray_pose_ros.estimation.uprighting import choose_turns
 from ray_pose_ros.estimation.views import View
+from ray_pose_ros.estimation.window import Window
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.crops import Crop
-from ray_pose_ros.geometry.pytorch3d import rays_p3d_to_opencv
-from ray_pose_ros.geometry.rays import to_grid, to_tokens
+from ray_pose_ros.geometry.rays import to_grid
 from ray_pose_ros.geometry.so3 import camera_centres
 from ray_pose_ros.model.checkpoint import load_checkpoint
-from ray_pose_ros.model.denoiser import Context
-from ray_pose_ros.model.matching import MutualMatches
 from ray_pose_ros.model.plans import default_plan, few_step_plan
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
-from ray_pose_ros.model.sampler import sample
 from ray_pose_ros.multiview.two_view import RayMatches
 
 # Models that anchor their reference gain from taking several views as one; the official network is
@@ -98,18 +92,6 @@ class Estimate:
     def centres(self) -> np.ndarray:
         """Camera centres (N, 3) in the world."""
         return camera_centres(self.R, self.t)
-
-
-class _Window(NamedTuple):
-    """Views as they go into the network, and what it makes of them once, however often it looks.
-
-    order: (S, N) or (1, N) the views of each sample, its reference first.
-    """
-
-    prepared: Sequence[Prepared]
-    order: Tensor
-    samples: int
-    context: Context
 
 
 class Estimator:
@@ -208,7 +190,8 @@ class Estimator:
         _check_count(len(prepared))
         prepared = self._uprighted(prepared)
         begin = time.perf_counter()
-        window = self._window(prepared)
+        with torch.inference_mode(), self._arithmetic():
+            window = Window.of(self.model, prepared, self.samples, len(self.plan.steps) == 1)
         begun = time.perf_counter() - begin
         steps = len(self.plan.steps)
         total = steps + (1 if self._second_time else 0)
@@ -224,12 +207,19 @@ class Estimator:
             yield self._estimate(window.prepared, found, timings)
 
     def _look(
-        self, window: _Window, progress, first: Answer | None = None
+        self, window: Window, progress, first: Answer | None = None
     ) -> tuple[Answer, dict[str, float]]:
         """What the network tells, after it was shown the cameras of the `first` answer if any,
         and seconds."""
         begin = time.perf_counter()
-        told = self._predict(window, progress, first and first.settled)
+        config, plan, start = self.model.config, self.plan, None
+        if first is not None:
+            once = few_step_plan(self.model.noise_scheduler, 1, first=config.second_look)
+            plan = once.with_options(normalise=plan.normalise, clamp=plan.clamp)
+            start = window.rays_of(first.settled, config.grid)
+        generator = torch.Generator().manual_seed(self.seed)
+        with torch.inference_mode(), self._arithmetic():
+            told = window.predict(self.model, plan, generator, progress, start, self.use_matches)
         denoised = time.perf_counter()
         steps = 1 if first else len(self.plan.steps)
 
@@ -237,7 +227,7 @@ class Estimator:
             if progress:
                 progress(steps, steps)
 
-        found = answer(window.prepared, *told, self.model.config, first, pulse)
+        found = answer(window.prepared, *told, config, first, pulse)
         return found, {'denoise': denoised - begin, 'recover': time.perf_counter() - denoised}
 
     def _estimate(
@@ -286,66 +276,6 @@ class Estimator:
                 for p, k in zip(prepared, turns, strict=True)
             ]
 
-    def _window(self, prepared: Sequence[Prepared]) -> _Window:
-        config = self.model.config
-        features = torch.stack([p.features for p in prepared])
-        geometry = torch.stack([p.geometry for p in prepared])
-        order, samples = torch.arange(len(prepared))[None], self.samples
-        if config.anchor_reference:
-            # The model knows its reference exactly and the other views through it, so that each
-            # sample takes another view as reference: their errors are then different ones.
-            if config.scale_input and len(self.plan.steps) == 1:
-                # one pass hardly sees the noise: a second one of the same reference tells nothing
-                samples = min(samples, len(prepared))
-            order = _orders(len(prepared), samples)
-        with torch.inference_mode(), self._arithmetic():
-            context = self.model.condition(features[None], geometry[None], order)
-        return _Window(prepared, order, samples, context)
-
-    def _predict(
-        self, window: _Window, progress, shown: Settled | None = None
-    ) -> tuple[Tensor, MutualMatches | None]:
-        """Rays (S, N, P, 6) float64, OpenCV axes, each sample in its gauge, and the matches.
-
-        With `shown` cameras, the network starts from their rays instead of from pure noise.
-        """
-        config = self.model.config
-        prepared, order, samples, context = window
-        plan, start = self.plan, None
-        if shown is not None:
-            schedule = self.model.noise_scheduler
-            once = few_step_plan(schedule, 1, first=config.second_look)
-            plan = once.with_options(normalise=plan.normalise, clamp=plan.clamp)
-            R, t = (torch.from_numpy(x) for x in (shown.R, shown.t))
-            start = rays_of_cameras(prepared, R, t, order.expand(samples, -1))
-            start = torch.stack([to_grid(x, config.grid, config.grid) for x in start]).float()
-        generator = torch.Generator().manual_seed(self.seed)
-        callback = progress and (lambda state: progress(state.index + 1, state.total))
-        with torch.inference_mode(), self._arithmetic():
-            sampled = sample(
-                self.model,
-                context,
-                plan,
-                samples=samples,
-                generator=generator,
-                warm_start=start,
-                callback=callback,
-            )
-        rays = to_tokens(sampled.rays.detach().cpu().double())
-        if len(order) > 1:
-            back = order.argsort(dim=1)
-            rays = torch.stack([of_sample[i] for of_sample, i in zip(rays, back, strict=True)])
-        if config.geometry == 'ndc':
-            return rays_p3d_to_opencv(rays), None
-        known = all(p.camera is not None for p in prepared)
-        if sampled.matching is None or not (self.use_matches and known):
-            return rays, None
-        details = None
-        if all(p.details is not None for p in prepared):
-            details = torch.stack([p.details for p in prepared])
-        with self._arithmetic():
-            return rays, self.model.mutual_matches(sampled.matching, order, details)
-
 
 def usable_device(device: str | torch.device) -> torch.device:
     """The device, checked to exist (ValueError); 'auto' is a CUDA GPU or else the CPU."""
@@ -374,10 +304,3 @@ def _as_cropped(prepared: Sequence[Prepared], rays: Tensor) -> np.ndarray:
     """Rays (N, 6, h, w) float32 with the patches of turned views in their crops' own order."""
     turned = [torch.rot90(r, p.turned, (1, 2)) for p, r in zip(prepared, rays, strict=True)]
     return torch.stack(turned).float().numpy()
-
-
-def _orders(views: int, samples: int) -> Tensor:
-    """(S, N): the views with another one in front for each sample, in turns."""
-    first = torch.arange(samples) % views
-    rest = torch.stack([torch.cat([torch.arange(i), torch.arange(i + 1, views)]) for i in first])
-    return torch.cat([first[:, None], rest], dim=1)
