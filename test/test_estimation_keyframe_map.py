@@ -34,6 +34,7 @@ class Told:
     names: tuple
     ray_matches: dict = field(default_factory=dict)
     samples: np.ndarray | None = None
+    sure: tuple = ()
 
     @property
     def centres(self):
@@ -125,6 +126,24 @@ def test_matches_of_all_windows_hold_keyframes_together():
         assert np.abs(mapped.R[0] - np.eye(3)).max() < 1e-9  # the reference is the reference
         assert np.linalg.norm(mapped.centres[0]) == pytest.approx(1)
     assert errors[True] < 0.5 < 1 < errors[False]
+
+
+def test_what_a_window_is_sure_of_goes_where_it_says():
+    """Windows before it, unsure ones, have all keyframes somewhere else."""
+
+    def unsure(ids):
+        told = window(ids, noise=0.9, seed=3)  # most of a right angle
+        return replace(told, rotation_sigma=np.full(len(ids), 1.2))
+
+    map_ = KeyframeMap(50)
+    for end in range(WINDOW, COUNT + 1):
+        ids = range(end - WINDOW, end)
+        found = map_.join(keyframes(ids), unsure(ids))
+    own = window(ids, matches=True)
+    assert np.degrees(angle_between(found.R[-1] @ found.R[0].T, own.R[-1])) > 20
+    sure = replace(own, rotation_sigma=np.full(WINDOW, 0.005), sure=(True,) * WINDOW)
+    found = map_.join(keyframes(ids), sure)
+    assert np.degrees(angle_between(found.R @ found.R[0].T, own.R)).max() < 1
 
 
 @pytest.mark.parametrize('matches', [False, True])

@@ -122,7 +122,8 @@ class KeyframeMap:
         self._keyframes |= {k.id: k for k in keyframes}
         for (i, j), m in getattr(estimate, 'ray_matches', {}).items():
             self._matches[ids[i], ids[j]] = m
-        moved = self._moved(ids, estimate, self._settle())
+        sure = {i for i, s in zip(ids, getattr(estimate, 'sure', ()), strict=False) if s}
+        moved = self._moved(ids, estimate, self._settle(sure))
         for i, keyframe in self._keyframes.items():
             if i not in ids:  # its features are of no use any more, and its image takes room
                 self._keyframes[i] = replace(keyframe, prepared=None, view=packed(keyframe.view))
@@ -145,7 +146,7 @@ class KeyframeMap:
 
     # -- poses ----------------------------------------------------------------------------------
 
-    def _settle(self) -> tuple[np.ndarray, float, np.ndarray]:
+    def _settle(self, sure: set[int]) -> tuple[np.ndarray, float, np.ndarray]:
         """Find all poses anew; the similarity from the newest window's world to the map's."""
         ids = list(self._keyframes)
         if len(self._windows) == 1 and self._windows[0].ids[0] == ids[0]:
@@ -165,7 +166,7 @@ class KeyframeMap:
         rotation_sigma[0] = rotation_sigma[1:].min()  # its own share is in all the others
         cameras = _Pose(joined.R, joined.centres, rotation_sigma, joined.centre_sigma)
         there = joined.turn[-1], float(joined.scale[-1]), joined.origin[-1]
-        cameras = self._adjusted(cameras)
+        cameras = self._adjusted(cameras, sure)
         turn, distance = cameras.R[0], float(np.linalg.norm(cameras.centres[0]))
         scale = 1 / min(max(distance, 1 / _RESCALED), _RESCALED)
         cameras = cameras._replace(
@@ -177,11 +178,11 @@ class KeyframeMap:
         self._poses = {i: _Pose(*(x[k] for x in cameras)) for i, k in index.items()}
         return _after(there, (turn, scale, np.zeros(3)))
 
-    def _adjusted(self, joined: _Pose) -> _Pose:
+    def _adjusted(self, joined: _Pose, sure: set[int]) -> _Pose:
         """All keyframes adjusted to the matches of all windows.
 
-        From where they were, so that those that are right stay; new ones from where their window
-        has them.
+        From where they were, so that those that are right stay; new ones, and those that the
+        newest window is sure of, from where it has them.
         """
         index = {i: k for k, i in enumerate(self._keyframes)}
         matches = {(index[i], index[j]): m for (i, j), m in self._matches.items()}
@@ -192,6 +193,8 @@ class KeyframeMap:
         prior = Prior(R, c, _HELD * rotation_sigma, *none)
         start_R, start_c = R.copy(), c.copy()
         for i, pose in self._poses.items():
+            if i in sure:
+                continue
             start_R[index[i]], start_c[index[i]] = pose.R, pose.centres
         problem = Problem(matches, prior, camera_translations(R, c))
         try:
