@@ -20,6 +20,7 @@ from ray_pose_ros.estimation.answer import Answer, answer
 from ray_pose_ros.estimation.metric import MetricScale
 from ray_pose_ros.estimation.pins import checked_checkpoint
 from ray_pose_ros.estimation.preparation import Prepared, prepare, turned_clockwise
+from ray_pose_ros.estimation.progress import pulse_of
 from ray_pose_ros.estimation.uncertainty import Doubts, MatchedDoubts
 from ray_pose_ros.estimation.uprighting import choose_turns
 from ray_pose_ros.estimation.views import View
@@ -221,12 +222,7 @@ class Estimator:
         with torch.inference_mode(), self._arithmetic():
             told = window.predict(self.model, plan, generator, progress, start, self.use_matches)
         denoised = time.perf_counter()
-        steps = 1 if first else len(self.plan.steps)
-
-        def pulse() -> None:
-            if progress:
-                progress(steps, steps)
-
+        pulse = pulse_of(progress, len(plan.steps))
         found = answer(window.prepared, *told, config, first, pulse)
         return found, {'denoise': denoised - begin, 'recover': time.perf_counter() - denoised}
 

@@ -273,11 +273,9 @@ class Worker:
         when there are newer keyframes, and none when there is a task.
         """
         now = time.monotonic()
-        if self._void(turn):
-            raise Abandoned
-        if since is not None and (
-            self._tasks or (self._pending and now - since >= self._patience)
-        ):
+        better = since is not None
+        late = better and now - since >= self._patience
+        if self._void(turn) or (better and self._tasks) or (late and self._pending):
             raise Abandoned
         self._moved = now
 
@@ -314,11 +312,10 @@ class Worker:
             window, map_ = self._buffer.window(), self._map
         if newest is None or len(window) < self._min_views or self._void(turn):
             return
-        self._solve(economy, window, map_, (newest.received, seconds), turn)
+        self._solve(economy, window, map_, newest.received, seconds, turn)
 
-    def _solve(self, economy: Economy, window, map_, received, turn: tuple) -> None:
-        """Solve a window; `received`: when its newest image was, and the stages since then."""
-        received, seconds = received
+    def _solve(self, economy: Economy, window, map_, received, seconds, turn: tuple) -> None:
+        """Solve a window; its newest image was `received` then, and `seconds` since are told."""
         self._moved = start = time.monotonic()
         since = None  # when the first answer was delivered
         try:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.estimation.progress import pulse_of
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.matching import Matcher, MatcherUnavailable, create_matcher
 from ray_pose_ros.multiview.adjust import adjust
@@ -109,13 +110,8 @@ def refine(
         raise ValueError(f'deadline is {deadline}, expected seconds above 0')
     begin = time.perf_counter()
     found = match_pairs(estimate, prior_of(estimate), keyframes, matchers, deadline, progress)
-    count = len(estimate.R) * (len(estimate.R) - 1) // 2
-
-    def pulse() -> None:
-        if progress:
-            progress(count, count)
-
-    refined = _refined(estimate, found, pulse)
+    pairs = len(keyframes) * (len(keyframes) - 1) // 2
+    refined = _refined(estimate, found, pulse_of(progress, pairs))
     seconds = time.perf_counter() - begin - refined.timings['refine']
     return replace(refined, timings={**refined.timings, 'match': seconds})
 

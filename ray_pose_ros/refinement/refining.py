@@ -9,6 +9,7 @@ from typing import Any
 
 from ray_pose_ros.estimation.estimator import Estimate, Estimator
 from ray_pose_ros.estimation.preparation import Prepared
+from ray_pose_ros.estimation.progress import pulse_of
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.matching import Matcher
 
@@ -102,9 +103,8 @@ def refined(
         begin = time.perf_counter()
         pairs = len(views) * (len(views) - 1) // 2
         found = match_pairs(estimate, prior_of(estimate), keyframes, matchers, deadline, progress)
-        pulse = (lambda: progress(pairs, pairs)) if progress else (lambda: None)
         matched = time.perf_counter()
-        factor = focal_factor(estimate, found, pulse)
+        factor = focal_factor(estimate, found, pulse_of(progress, pairs))
         if factor != 1.0:
             cameras = scaled_cameras(estimate.cameras, free, factor)
             views = [
