@@ -215,6 +215,67 @@ def test_unknown_uncertainties_and_nan_do_no_harm():
     assert np.isfinite(found.R).all() and np.abs(found.R - R[list(ids)]).max() < 1e-4
 
 
+def told_and_joined(map_, windows, wrong=(), **how):
+    """Join windows, each told by the model first; those in `wrong` all at sea."""
+    for n, ids in enumerate(windows):
+        model = window(ids, **how)
+        found = map_.join(keyframes(ids), window(ids, noise=1.0, seed=7) if n in wrong else model)
+        map_.tell(keyframes(ids), model)
+    return found, model
+
+
+def test_a_wider_window_has_what_looks_from_other_sides_and_what_the_model_told():
+    map_ = KeyframeMap(50)
+    full = [range(end - WINDOW, end) for end in range(WINDOW, COUNT + 1)]
+    _, model = told_and_joined(map_, full[:1])
+    assert map_.wider(keyframes(full[0]), model) is None  # all that there is
+    # what is published may be wrong: the model is what was told
+    found, model = told_and_joined(map_, full[1:], wrong=range(3, 9), matches=True)
+    assert np.degrees(angle_between(found.R[-1] @ found.R[0].T, model.R[-1])) > 5
+    wide = map_.wider(keyframes(full[-1]), model)
+    ids = [k.id for k in wide.keyframes]
+    assert len(ids) == 2 * WINDOW and ids == sorted(ids)
+    assert ids[0] == 0 and ids[-WINDOW:] == list(full[-1])
+    assert wide.estimate.names == tuple(f'{k}.png' for k in ids)
+    turned = wide.estimate.R @ wide.estimate.R[0].T
+    assert np.degrees(angle_between(turned, R[ids] @ R[0].T)).max() < 0.1
+    assert all(i < j for i, j in wide.estimate.ray_matches)
+    matches = wide.estimate.ray_matches[ids.index(8), ids.index(9)]
+    assert np.allclose(matches.a, window([8, 9], matches=True).ray_matches[0, 1].a)
+    # corrected, the map is where the wider window has it
+    map_.correct(wide.keyframes, replace(wide.estimate, sure=(True,) * len(ids)))
+    whole = map_.whole(found).estimate
+    assert np.degrees(angle_between(whole.R[ids], R[ids])).max() < 1
+    part = map_.part(keyframes(full[-1]), found)
+    assert np.array_equal(part.R, whole.R[-WINDOW:]) and part.names == whole.names[-WINDOW:]
+
+
+def test_of_many_that_have_left_those_far_from_others_are_taken():
+    map_ = KeyframeMap(50)
+    full = [range(end - 3, end) for end in range(3, COUNT + 1)]
+    _, model = told_and_joined(map_, full)
+    ids = [k.id for k in map_.wider(keyframes(full[-1]), model).keyframes]
+    assert len(ids) == 6 and ids[0] == 0 and ids[-3:] == [9, 10, 11]
+    assert min(np.diff(ids[:4])) >= 2  # of 0 to 8, three
+
+
+def test_what_has_left_the_map_is_in_no_wider_window():
+    map_ = KeyframeMap(WINDOW + 2)
+    _, model = told_and_joined(map_, sliding(), matches=True)
+    kept = [k.id for k in map_.whole(model).keyframes]
+    wide = map_.wider(keyframes(sliding()[-1]), model)
+    assert [k.id for k in wide.keyframes] == kept
+    assert np.abs(wide.estimate.R @ wide.estimate.R[0].T - R[kept]).max() < 1e-4
+
+
+def test_a_window_of_which_the_model_tells_nothing_is_not_widened_over():
+    """A map that begins anew has no keyframes of before."""
+    map_ = KeyframeMap(50)
+    told_and_joined(map_, [range(4), range(1, 5)])
+    _, model = told_and_joined(map_, [range(6, 10)])
+    assert map_.wider(keyframes(range(6, 10)), model) is None
+
+
 def test_keyframes_that_have_left_keep_a_compressed_image_and_no_features():
     map_ = KeyframeMap(50)
     camera = CameraModel.from_fov(320, 240, 1.0)

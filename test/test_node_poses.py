@@ -58,6 +58,39 @@ def test_refined_poses_of_the_same_keyframes_follow_the_first_ones(start, checkp
             assert np.abs(told[0] - R).max() < 1e-6 and np.abs(told[1] - t).max() < 1e-6
 
 
+def test_poses_of_a_wider_window_follow_those_of_the_window(start, checkpoint):
+    """What has left the window is matched with what has come, and all of it solved anew."""
+    parameters = EVERY_FRAME | {'checkpoint': checkpoint, 'device': 'cpu', 'window_size': 2}
+    harness = start(make_estimator, parameters | {'matcher': 'sift'})
+    client = harness.client
+    views = textured_views(3)
+    lens, shown = views[0][0], [view.image for *_, view in views]
+    estimator = RefiningEstimator(Estimator(checkpoint, samples=0), default_matchers('sift'))
+    prepared = [estimator.prepare(View(image, lens)) for image in shown]
+    map_, expected, counts = KeyframeMap(50), [], []
+    for window in ((0, 1), (1, 2)):
+        taken = [Keyframe(k, 'camera', 0, FRAME, prepared[k], View(shown[k])) for k in window]
+        for look in estimator.looks([k.prepared for k in taken]):
+            expected.append(map_.join(taken, look))
+        map_.tell(taken, look.model)
+        counts.append(len(expected))
+    wide = map_.wider(taken, look.model)
+    refined = estimator.refine([k.prepared for k in wide.keyframes], wide.estimate)
+    assert len(refined.pairs) == 3
+    map_.correct(wide.keyframes, refined)
+    expected.append(map_.part(taken, expected[-1]))
+
+    harness.show([0, 1], shown, lens)
+    assert harness.until(lambda: len(client.poses) == counts[0], 20)
+    harness.show([2], shown, lens)
+    assert harness.until(lambda: len(client.poses) == len(expected), 20)
+    for published, estimate in zip(client.poses, expected, strict=True):
+        for pose, R, t in zip(published.poses, estimate.R, estimate.t, strict=True):
+            told = camera_from_pose(pose)
+            assert np.abs(told[0] - R).max() < 1e-6 and np.abs(told[1] - t).max() < 1e-6
+    assert harness.until(lambda: 'latency wider_window [ms]' in client.diagnostics)
+
+
 @pytest.mark.parametrize('map_size', [0, 50])
 def test_topics_tell_what_the_estimator_tells(start, checkpoint, map_size):
     """

@@ -8,6 +8,7 @@ import pytest
 from matching_fixtures import textured_views
 
 from ray_pose_ros.estimation.estimator import Estimator
+from ray_pose_ros.estimation.packed_view import packed
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.matching import MatcherUnavailable, create_matcher
 from ray_pose_ros.node.economy import Economy
@@ -105,6 +106,29 @@ def test_an_abandoned_matching_leaves_what_it_has_found(views, refining):
     known = [a.known_meaning(b) for i, a in enumerate(keyframes) for b in keyframes[i + 1 :]]
     assert 1 <= sum(x is not None for x in known) < 6
     assert len(next(refining.looks(prepared)).pairs) >= 1
+
+
+def test_views_of_several_windows_are_refined_without_their_images(views, refining):
+    masked = dataclasses.replace(views[0], mask=np.ones(views[0].image.shape[:2], bool))
+    masked.mask[:, :99] = False
+    prepared = [refining.prepare(view) for view in (masked, *views[1:])]
+    estimate = refining.estimator.solve(prepared)
+    expected = refining.refine(prepared, estimate)
+    assert expected.model is estimate and len(expected.pairs)
+    left = [p.left(packed(view)) for p, view in zip(prepared, views, strict=True)]
+    assert [x.left(None) for x in left] == left
+    counting = Counting(refining.matchers[0])
+    again = RefiningEstimator(refining.estimator, [counting]).refine(left, estimate)
+    assert not counting.pairs
+    np.testing.assert_array_equal(again.R, expected.R)
+    # features that were not found before come from what is left of the image
+    lighter = create_matcher('sift', 320)
+    lighter.name = 'another'
+    for now, view in zip(left[:2], (masked, views[1]), strict=True):
+        features = now.keyframe.features(lighter, 1)
+        whole = keyframe(view).features(lighter, 1)
+        assert len(features) == pytest.approx(len(whole), rel=0.2) and len(whole) > 20
+        assert (features.points[:, 0] >= 98).all() or view is not masked
 
 
 def test_rays_of_other_intrinsics_are_not_taken_for_known(views, refining):

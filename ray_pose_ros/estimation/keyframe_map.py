@@ -1,30 +1,23 @@
 """The keyframes of all windows in one world, which stays while the window slides.
 
-Each window is solved in a world of its own: axes and distance of its first keyframe. Windows that
-follow each other have most of their keyframes in common, by which they are joined
-(`multiview.joining`). From there on all keyframes are adjusted together to the matches of all
-windows: a keyframe that has been in several is held by all of them, also after it has left.
-
-The map's first keyframe is its reference: the axes are its own, the origin is the object, and the
-unit its distance from it.
+Windows are joined by the keyframes that they have in common (`multiview.windows`). Beside what is
+published the map keeps what the model alone told of each window: from that, an estimator that
+refines can solve a `wider` window anew, with keyframes that have left. A camera that has come
+round the object sees there again what it saw at first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ray_pose_ros.estimation.keyframes import Keyframe
-from ray_pose_ros.estimation.packed_view import packed
-from ray_pose_ros.geometry.so3 import camera_centres, camera_translations, nearest_rotation
-from ray_pose_ros.multiview.adjust import adjust
-from ray_pose_ros.multiview.joining import Answers, join
-from ray_pose_ros.multiview.prior import Prior
-from ray_pose_ros.multiview.residuals import Problem
-from ray_pose_ros.multiview.two_view import RayMatches
+from ray_pose_ros.estimation.packed_view import PackedView, packed
+from ray_pose_ros.geometry.so3 import camera_centres, camera_translations
+from ray_pose_ros.multiview.windows import Cameras, JoinedWindows, Similarity
 
 # Fields of an estimate that have an entry for each view, besides poses and uncertainty, and those
 # that are of one window only.
@@ -32,36 +25,20 @@ _EACH = {
     *('cameras', 'K', 'intrinsics_source', 'names', 'stamps', 'crops', 'turned', 'rays'),
     *('sure', 'matches'),  # of a refined one
 }
-_OF_WINDOW = {'doubts': None, 'samples': None, 'ray_matches': {}, 'pairs': np.zeros((0, 2), int)}
-# To how much of their uncertainty the joined poses hold the adjustment: with 0.7 photographs and
-# captures kept out are a little better off than with 1.4 or 2.8, and move less.
-_HELD = 0.7
-# By how much a window more may change the unit, whatever it says of the reference.
-_RESCALED = 2.0
-_UNKNOWN = np.full((3, 3), np.nan)
-_HERE = np.eye(3), 1.0, np.zeros(3)
-
-
-class _Pose(NamedTuple):
-    """A camera: R (3, 3), centre (3,), and standard deviations; or N of them."""
-
-    R: np.ndarray
-    centres: np.ndarray
-    rotation_sigma: np.ndarray
-    centre_sigma: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Window:
-    """What one window told: ids of keyframes, and their cameras in its own world."""
-
-    ids: tuple[int, ...]
-    told: _Pose
+_OF_WINDOW = {
+    'doubts': None,
+    'samples': None,
+    'ray_matches': {},
+    'pairs': np.zeros((0, 2), int),
+    'model': None,
+}
+# Keyframes of a wider window, for each one of the window; and the most, for what they cost.
+_WIDER, _WIDEST = 2, 24
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """All keyframes of a map, the reference first, and an estimate of them in its world."""
+    """Keyframes of a map in the order that they were taken in, and an estimate of them."""
 
     keyframes: tuple[Keyframe, ...]
     estimate: Any
@@ -89,10 +66,8 @@ class KeyframeMap:
 
     def _forget(self) -> None:
         self._keyframes: dict[int, Keyframe] = {}  # in the order of their ids
-        self._windows: list[_Window] = []
-        self._matches: dict[tuple[int, int], RayMatches] = {}
-        self._poses: dict[int, _Pose] = {}
         self._parts: dict[int, dict] = {}
+        self._world, self._models = JoinedWindows(), JoinedWindows()
 
     def __len__(self) -> int:
         return len(self._keyframes)
@@ -110,133 +85,136 @@ class KeyframeMap:
         new = [i for i in ids if i not in self._keyframes]
         while len(self) + len(new) > self.size and self._drop(set(ids)):
             pass
-        centres = camera_centres(estimate.R, estimate.t)
-        told = _Pose(
-            estimate.R,
-            centres,
-            np.nan_to_num(estimate.rotation_sigma, nan=np.pi),
-            np.nan_to_num(estimate.centre_sigma, nan=1.0),
-        )
-        kept = [w for w in self._windows if not set(w.ids) <= set(ids)]
-        self._windows = [*kept, _Window(ids, told)]
         self._keyframes |= {k.id: k for k in keyframes}
-        for (i, j), m in getattr(estimate, 'ray_matches', {}).items():
-            self._matches[ids[i], ids[j]] = m
-        sure = {i for i, s in zip(ids, getattr(estimate, 'sure', ()), strict=False) if s}
-        moved = self._moved(ids, estimate, self._settle(sure))
+        there = _join(self._world, ids, estimate)
+        poses = _poses_of(self._world.cameras(ids))
+        moved = replace(estimate, rays=_moved(estimate.rays, there), **poses)
+        self._note(ids, moved, _EACH)
         for i, keyframe in self._keyframes.items():
-            if i not in ids:  # its features are of no use any more, and its image takes room
-                self._keyframes[i] = replace(keyframe, prepared=None, view=packed(keyframe.view))
-        names = [f.name for f in fields(moved) if f.name in _EACH and len(getattr(moved, f.name))]
-        for k, i in enumerate(ids):
-            self._parts[i] = {name: getattr(moved, name)[k] for name in names}
+            if i not in ids:
+                self._keyframes[i] = _left(keyframe)
         return moved
 
     def whole(self, newest: Any) -> Mapped:
         """The map; what is of no single view comes from the `newest` estimate that was joined."""
-        parts = [self._parts[i] for i in self._keyframes]
-        of_views = {name: [part[name] for part in parts] for name in parts[0]}
-        for name, values in of_views.items():
+        return self._mapped(list(self._keyframes), newest)
+
+    def part(self, keyframes: Sequence[Keyframe], newest: Any) -> Any:
+        """The estimate of some keyframes as the map has it now; `newest` as of `whole`."""
+        return self._mapped([k.id for k in keyframes], newest).estimate
+
+    # -- wider windows --------------------------------------------------------------------------
+
+    def tell(self, keyframes: Sequence[Keyframe], model: Any) -> None:
+        """Take in what the model alone told of a window that was joined."""
+        _join(self._models, [k.id for k in keyframes], model)
+
+    def wider(self, keyframes: Sequence[Keyframe], model: Any) -> Mapped | None:
+        """The window that was told last, with keyframes that have left it, as the model sees them.
+
+        In a world of its own, to be refined and given to `correct`. Those are chosen that look at
+        the object from as many other sides as can be. None where the map has no others.
+
+        Args:
+            keyframes, model: as told.
+        """
+        inside = [k.id for k in keyframes]
+        left = [i for i in self._keyframes if i in self._models.poses and i not in inside]
+        chosen = self._spread(inside, left, min(_WIDER * len(inside), _WIDEST))
+        if len(chosen) == len(inside):
+            return None
+        found = self._mapped(chosen, model)
+        cameras, matches = self._models.cameras(chosen), self._models.among(chosen)
+        estimate = replace(found.estimate, **_poses_of(cameras), ray_matches=matches)
+        return replace(found, estimate=estimate)
+
+    def correct(self, keyframes: Sequence[Keyframe], refined: Any) -> None:
+        """Take in the refined estimate of a wider window."""
+        ids = [k.id for k in keyframes]
+        _join(self._world, ids, refined)
+        self._note(ids, refined, {'sure', 'matches'})
+
+    def _spread(self, inside: list[int], left: list[int], most: int) -> list[int]:
+        """At most so many ids: of the window, the first of those that have left it, and then of
+        these always the one that is furthest from all chosen before. In order."""
+        axes = {i: self._world.poses[i].R[2] for i in [*inside, *left]}
+        chosen = list(inside)
+        while left and len(chosen) < min(most, len(axes)):
+            near = {i: max(axes[i] @ axes[k] for k in chosen) for i in left if i not in chosen}
+            first = len(chosen) == len(inside)
+            chosen.append(left[0] if first else min(near, key=near.__getitem__))
+        return sorted(chosen)
+
+    # -- parts ----------------------------------------------------------------------------------
+
+    def _note(self, ids: Sequence[int], estimate: Any, names: set[str]) -> None:
+        """Keep what an estimate has of each view."""
+        has = {f.name for f in fields(estimate)} & names
+        for k, i in enumerate(ids):
+            part = self._parts.setdefault(i, {})
+            part.update({n: getattr(estimate, n)[k] for n in has if len(getattr(estimate, n))})
+
+    def _mapped(self, ids: Sequence[int], newest: Any) -> Mapped:
+        has = {f.name for f in fields(newest)}
+        parts = [self._parts[i] for i in ids]
+        of_views = {}
+        for name in has.intersection(*parts):
+            values = [part[name] for part in parts]
             as_array = isinstance(getattr(newest, name), np.ndarray)
             of_views[name] = np.stack(values) if as_array else tuple(values)
-        has = {f.name for f in fields(newest)}
         of_window = {name: value for name, value in _OF_WINDOW.items() if name in has}
-        found = replace(newest, **of_views, **of_window, **self._cameras(self._keyframes))
-        return Mapped(tuple(self._keyframes.values()), found)
-
-    # -- poses ----------------------------------------------------------------------------------
-
-    def _settle(self, sure: set[int]) -> tuple[np.ndarray, float, np.ndarray]:
-        """Find all poses anew; the similarity from the newest window's world to the map's."""
-        ids = list(self._keyframes)
-        if len(self._windows) == 1 and self._windows[0].ids[0] == ids[0]:
-            (only,) = self._windows
-            self._poses = {i: _Pose(*(x[k] for x in only.told)) for k, i in enumerate(only.ids)}
-            return _HERE
-        index = {i: k for k, i in enumerate(ids)}
-        told = (np.concatenate(x) for x in zip(*(w.told for w in self._windows), strict=True))
-        answers = Answers(
-            np.array([index[i] for w in self._windows for i in w.ids]),
-            np.repeat(np.arange(len(self._windows)), [len(w.ids) for w in self._windows]),
-            *told,
-        )
-        before = [self._poses[i].R if i in self._poses else _UNKNOWN for i in ids]
-        joined = join(answers, np.stack(before))
-        rotation_sigma = joined.rotation_sigma
-        rotation_sigma[0] = rotation_sigma[1:].min()  # its own share is in all the others
-        cameras = _Pose(joined.R, joined.centres, rotation_sigma, joined.centre_sigma)
-        there = joined.turn[-1], float(joined.scale[-1]), joined.origin[-1]
-        cameras = self._adjusted(cameras, sure)
-        turn, distance = cameras.R[0], float(np.linalg.norm(cameras.centres[0]))
-        scale = 1 / min(max(distance, 1 / _RESCALED), _RESCALED)
-        cameras = cameras._replace(
-            # made rotations anew: what R[0] lacks of one would double with each window
-            R=nearest_rotation(cameras.R @ turn.T),
-            centres=scale * cameras.centres @ turn.T,
-            centre_sigma=scale * cameras.centre_sigma,
-        )
-        self._poses = {i: _Pose(*(x[k] for x in cameras)) for i, k in index.items()}
-        return _after(there, (turn, scale, np.zeros(3)))
-
-    def _adjusted(self, joined: _Pose, sure: set[int]) -> _Pose:
-        """All keyframes adjusted to the matches of all windows.
-
-        From where they were, so that those that are right stay; new ones, and those that the
-        newest window is sure of, from where it has them.
-        """
-        index = {i: k for k, i in enumerate(self._keyframes)}
-        matches = {(index[i], index[j]): m for (i, j), m in self._matches.items()}
-        if not matches:
-            return joined
-        R, c, rotation_sigma, _ = joined
-        none = np.zeros(len(R)), np.zeros((0, *R.shape))
-        prior = Prior(R, c, _HELD * rotation_sigma, *none)
-        start_R, start_c = R.copy(), c.copy()
-        for i, pose in self._poses.items():
-            if i in sure:
-                continue
-            start_R[index[i]], start_c[index[i]] = pose.R, pose.centres
-        problem = Problem(matches, prior, camera_translations(R, c))
-        try:
-            found = adjust(start_R, camera_translations(start_R, start_c), problem)
-        except np.linalg.LinAlgError:
-            return joined
-        if not (np.isfinite(found.R).all() and np.isfinite(found.t).all()):
-            return joined
-        return joined._replace(R=found.R, centres=camera_centres(found.R, found.t))
-
-    def _cameras(self, ids) -> dict[str, np.ndarray]:
-        R, c, *sigmas = (np.stack(x) for x in zip(*(self._poses[i] for i in ids), strict=True))
-        names = 'R', 't', 'rotation_sigma', 'centre_sigma'
-        return dict(zip(names, (R, camera_translations(R, c), *sigmas), strict=True))
-
-    def _moved(self, ids, estimate: Any, there) -> Any:
-        """A window's estimate with the map's poses, its rays moved by the window's similarity."""
-        turn, scale, origin = there
-        lines = np.moveaxis(estimate.rays, 1, -1)  # (N, h, w, 6)
-        directions = lines[..., :3] @ turn.T
-        moments = scale * lines[..., 3:] @ turn.T + np.cross(origin, directions)
-        lines = np.concatenate([directions, moments], axis=-1).astype(np.float32)
-        return replace(estimate, rays=np.moveaxis(lines, -1, 1), **self._cameras(ids))
+        poses = _poses_of(self._world.cameras(ids))
+        keyframes = tuple(self._keyframes[i] for i in ids)
+        return Mapped(keyframes, replace(newest, **of_views, **of_window, **poses))
 
     def _drop(self, window: set[int]) -> bool:
         """Leave out the keyframe that is missed least; False where all are in the window."""
         ids = list(self._keyframes)
-        axes = np.stack([self._poses[i].R[2] for i in ids])
+        axes = self._world.cameras(ids).R[:, 2]
         near = (axes @ axes.T - 2 * np.eye(len(ids))).max(axis=1)
         free = [k for k in range(1, len(ids)) if ids[k] not in window]
         if not free:
             return False
         gone = ids[max(free, key=near.__getitem__)]
-        for known in (self._keyframes, self._poses, self._parts):
-            del known[gone]
-        self._matches = {pair: m for pair, m in self._matches.items() if gone not in pair}
-        poses = (np.stack(x) for x in zip(*self._poses.values(), strict=True))
-        self._windows = [_Window(tuple(self._poses), _Pose(*poses))]
+        del self._keyframes[gone], self._parts[gone]
+        self._world.drop(gone)
+        self._models.drop(gone)
         return True
 
 
-def _after(first, second):
-    """The similarity (turn, scale, origin) of one and then another: x -> scale turn x + origin."""
-    (A, a, p), (B, b, q) = first, second
-    return B @ A, a * b, b * B @ p + q
+def _join(windows: JoinedWindows, ids: Sequence[int], estimate: Any) -> Similarity:
+    told = Cameras(
+        estimate.R,
+        camera_centres(estimate.R, estimate.t),
+        np.nan_to_num(estimate.rotation_sigma, nan=np.pi),
+        np.nan_to_num(estimate.centre_sigma, nan=1.0),
+    )
+    sure = [i for i, s in zip(ids, getattr(estimate, 'sure', ()), strict=False) if s]
+    return windows.join(ids, told, getattr(estimate, 'ray_matches', {}), sure)
+
+
+def _poses_of(cameras: Cameras) -> dict[str, np.ndarray]:
+    """Fields of an estimate."""
+    R, centres, rotation_sigma, centre_sigma = cameras
+    names = 'R', 't', 'rotation_sigma', 'centre_sigma'
+    values = R, camera_translations(R, centres), rotation_sigma, centre_sigma
+    return dict(zip(names, values, strict=True))
+
+
+def _moved(rays: np.ndarray, there: Similarity) -> np.ndarray:
+    """Pluecker rays (N, 6, h, w) in another world."""
+    turn, scale, origin = there
+    lines = np.moveaxis(rays, 1, -1)
+    directions = lines[..., :3] @ turn.T
+    moments = scale * lines[..., 3:] @ turn.T + np.cross(origin, directions)
+    lines = np.concatenate([directions, moments], axis=-1).astype(np.float32)
+    return np.moveaxis(lines, -1, 1)
+
+
+def _left(keyframe: Keyframe) -> Keyframe:
+    """A keyframe that has left the window: its image takes room, and few of its features are of
+    use any more."""
+    view = packed(keyframe.view)
+    left = getattr(keyframe.prepared, 'left', None)
+    prepared = left and left(view if isinstance(view, PackedView) else None)
+    return replace(keyframe, prepared=prepared, view=view)

@@ -97,6 +97,11 @@ class ModelMethod:
         found = self.estimator.solve(self.prepare(indices))
         return found, float(sum(found.timings.values()))
 
+    def cached(self, indices: np.ndarray) -> float:
+        """Seconds that were spent on what is kept of these views."""
+        kept = (self._prepared.get(int(index)) for index in indices)
+        return sum(p.seconds for p in kept if p is not None)
+
     def prepare(self, indices: np.ndarray) -> list:
         """The estimator's `Prepared` of these views."""
         for index in map(int, indices):

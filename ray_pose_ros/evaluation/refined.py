@@ -8,7 +8,9 @@ cameras look at the object. The two tell what the matching adds from what the mo
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +21,10 @@ from ray_pose_ros.geometry.gauge import axes_intersection
 from .methods import Answer, ModelMethod, answer_of, read_options
 from .methods import create_method as _create_method
 from .windowed import WINDOW, windowed
+
+if TYPE_CHECKING:
+    from ray_pose_ros.refinement.refine import RefinedEstimate
+    from ray_pose_ros.refinement.refining import Left
 
 NAMES = ('refined', 'oracle-refined', 'vague-refined', 'oracle')
 NOISE_DEG = 15.0  # rms angle by which each camera of the oracle is turned about the object
@@ -51,7 +57,6 @@ class RefinedMethod:
         self.prior.begin(sequence)
         self._views = sequence.views
         self._keyframes = [keyframe(view) for view in sequence.views]
-        self._known: dict = {}
 
     def solve(self, indices: np.ndarray, rng: np.random.Generator) -> Answer:
         found, seconds = self.estimate(indices, rng)
@@ -63,13 +68,33 @@ class RefinedMethod:
 
         estimate, seconds = self.prior.estimate(indices, rng)
         keyframes = [self._keyframes[int(i)] for i in indices]
-        # as from nothing: features and matches cached from another subset are counted again
-        cached = sum(k.seconds + k.matching_seconds(keyframes) for k in keyframes)
+        # as from nothing: what is kept from another subset is counted again
+        cached = self._cached(keyframes)
         begin = time.perf_counter()
         views = [self._views[int(i)] for i in indices]
         estimator = getattr(self.prior, 'estimator', None)
         found = refined(estimator, estimate, views, keyframes, self.matchers, self.deadline)
         return found, seconds + time.perf_counter() - begin + cached
+
+    def cached(self, indices: np.ndarray) -> float:
+        """As that of `ModelMethod`, matches included."""
+        keyframes = [self._keyframes[int(i)] for i in indices]
+        return self.prior.cached(indices) + self._cached(keyframes)
+
+    def _cached(self, keyframes) -> float:
+        return sum(k.seconds + k.matching_seconds(keyframes) for k in keyframes)
+
+    def kept(self, index: int) -> Left:
+        """What a map keeps of a view for `again`."""
+        from ray_pose_ros.refinement.refining import Left
+
+        return Left(self._keyframes[index])
+
+    def again(self, kept: Sequence[Left], estimate: Estimate) -> RefinedEstimate:
+        """An estimate of views of several windows, refined."""
+        from ray_pose_ros.refinement.refine import refine
+
+        return refine(estimate, [k.keyframe for k in kept], self.matchers, self.deadline)
 
 
 class TruePrior:
@@ -96,6 +121,9 @@ class TruePrior:
             ]
         )
         self._object = axes_intersection(R, t, self._looking)
+
+    def cached(self, indices) -> float:
+        return 0.0
 
     def estimate(self, indices, rng) -> tuple[Estimate, float]:
         s, n = self._sequence, len(indices)

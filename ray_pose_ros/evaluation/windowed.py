@@ -26,7 +26,7 @@ def windowed(method, window: int | None):
 
 
 class WindowedMethod:
-    """What a node has made of the views after the last of them.
+    """What a node that has all the time it wants has made of the views after the last of them.
 
     Only full windows are solved: of those before, the map forgets what they told.
     """
@@ -41,13 +41,23 @@ class WindowedMethod:
         from .methods import answer_of
 
         map_ = KeyframeMap(len(indices))
-        seconds = 0.0
+        # as from nothing, but once: the node keeps features and matches from window to window
+        begin = time.perf_counter() - self.method.cached(indices)
         for end in range(min(self.window, len(indices)), len(indices) + 1):
             inside = range(max(0, end - self.window), end)
-            estimate, took = self.method.estimate(indices[list(inside)], rng)
-            keyframes = [Keyframe(k, 'camera', k, '', None) for k in inside]
-            begin = time.perf_counter()
-            estimate = map_.join(keyframes, estimate)
-            seconds += took + time.perf_counter() - begin
-        answer = answer_of(map_.whole(estimate).estimate)
-        return replace(answer, seconds=seconds)
+            estimate, _ = self.method.estimate(indices[list(inside)], rng)
+            keyframes = [Keyframe(k, 'camera', k, '', self._kept(indices[k])) for k in inside]
+            joined = map_.join(keyframes, estimate)
+            model = getattr(estimate, 'model', None)
+            if model is not None:
+                map_.tell(keyframes, model)
+                wide = map_.wider(keyframes, model)
+                if wide is not None:
+                    kept = [k.prepared for k in wide.keyframes]
+                    map_.correct(wide.keyframes, self.method.again(kept, wide.estimate))
+        answer = answer_of(map_.whole(joined).estimate)
+        return replace(answer, seconds=time.perf_counter() - begin)
+
+    def _kept(self, index: int):
+        keep = getattr(self.method, 'kept', None)
+        return keep and keep(int(index))

@@ -83,6 +83,19 @@ class Economy:
                 raise
         give_back()
 
+    def refine(self, prepared: Sequence[Any], estimate: Any, progress: Callable) -> Any | None:
+        """`estimator.refine`; None where it has no such method or memory does not suffice."""
+        refine = getattr(self._estimator, 'refine', None)
+        if refine is None:
+            return None
+        try:
+            return refine(prepared, estimate, progress=progress)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        give_back()
+        return None
+
     def _first(self, prepared: Sequence[Any], progress: Callable) -> tuple[Iterator, Any, int]:
         """The first answer, how many views it has, and what comes after it."""
         before = level = self._level

@@ -19,13 +19,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import closing
 from typing import Any
-
-import numpy as np
 
 from ray_pose_ros.estimation.keyframe_map import KeyframeMap
 from ray_pose_ros.estimation.keyframes import KeyframeBuffer
 from ray_pose_ros.node.economy import Economy, give_back
+from ray_pose_ros.node.solving import answers
 from ray_pose_ros.node.work import (
     Abandoned,
     Candidate,
@@ -316,30 +316,22 @@ class Worker:
 
     def _solve(self, economy: Economy, window, map_, received, seconds, turn: tuple) -> None:
         """Solve a window; its newest image was `received` then, and `seconds` since are told."""
-        self._moved = start = time.monotonic()
+        self._moved = time.monotonic()
         since = None  # when the first answer was delivered
         try:
-            looks = economy.looks(
-                [k.prepared for k in window], progress=lambda *_: self._check(turn, since)
-            )
-            for estimate, count in looks:
-                if not (np.isfinite(estimate.R).all() and np.isfinite(estimate.t).all()):
-                    raise FloatingPointError('the solution is not finite')
-                if self._void(turn):
-                    return
-                solved, own = window[len(window) - count :], estimate.rotation_sigma
-                now, again, mapped = time.monotonic(), since is not None, None
-                stages = _stages(estimate, now - start, again)
-                seconds = stages if again else {**seconds, **stages}
-                if map_ is not None:
-                    estimate = map_.join(solved, estimate)
-                    mapped = map_.whole(estimate)
-                    seconds['join'] = time.monotonic() - now
-                what = solved, estimate, seconds, received, economy.words
-                self._hand_over(Solved(turn[1], *what, again, mapped, own), turn)
-                start = time.monotonic()
-                since = since or start
-                self._check(turn, since)
+            with closing(
+                answers(economy, window, map_, lambda *_: self._check(turn, since))
+            ) as found:
+                for answer in found:
+                    if self._void(turn):
+                        return
+                    again = since is not None
+                    told = answer.seconds if again else {**seconds, **answer.seconds}
+                    what = answer.keyframes, answer.estimate, told, received, economy.words
+                    own = answer.window_sigma
+                    self._hand_over(Solved(turn[1], *what, again, answer.mapped, own), turn)
+                    since = since or time.monotonic()
+                    self._check(turn, since)
         except Abandoned:
             return
         except Exception as error:  # the node must outlive a failed inference
@@ -349,17 +341,6 @@ class Worker:
         """Deliver what a thread found out that has not been given up since."""
         if turn[0] == self._generation:
             self._deliver(result)
-
-
-def _stages(estimate: Any, seconds: float, again: bool) -> dict[str, float]:
-    """Where the seconds of an answer went, as it is told in diagnostics."""
-    timings = estimate.timings
-    if not again:
-        # its 'features' are those of the whole window, most of them computed long ago
-        return {'solve': seconds, **{k: v for k, v in timings.items() if k != 'features'}}
-    if 'match' in timings:
-        return {k: timings[k] for k in ('match', 'refine')}
-    return {'second_look': seconds}
 
 
 def _words(error: BaseException) -> str:

@@ -39,11 +39,25 @@ class Keyframe:
     """
 
     def __init__(self, image: np.ndarray, mask: np.ndarray | None = None):
-        self.image, self.mask, self.seconds = image, mask, 0.0
+        self._load = lambda: (image, mask)
+        self._shape, self.seconds = image.shape[:2], 0.0
         self._found: dict[tuple[str, int], Features] = {}
         self._lock = threading.Lock()  # several pairs of a keyframe may be matched at once
         # by the other keyframe, and gone with it
         self._matches: weakref.WeakKeyDictionary[Keyframe, dict] = weakref.WeakKeyDictionary()
+
+    def pack(self, load: Callable[[], np.ndarray]) -> None:
+        """Let go of the image; `load` brings it back where a turn of it has no features yet."""
+        _, mask = self._load()
+        if mask is None:
+            self._load = lambda: (load(), None)
+            return
+        bits, shape = np.packbits(mask), mask.shape
+
+        def unpacked() -> np.ndarray:
+            return np.unpackbits(bits, count=shape[0] * shape[1]).astype(bool).reshape(shape)
+
+        self._load = lambda: (load(), unpacked())
 
     def features(self, matcher: Matcher, turn: int = 0) -> Features:
         """Features of the image turned counterclockwise by `turn` right angles."""
@@ -57,12 +71,12 @@ class Keyframe:
             return self._found[kind, turn]
 
     def _extract(self, matcher: Matcher, turn: int) -> Features:
-        image = np.ascontiguousarray(np.rot90(self.image, turn))
-        mask = None
-        if self.mask is not None:
-            mask = np.ascontiguousarray(np.rot90(self.mask, turn))
+        image, mask = self._load()
+        image = np.ascontiguousarray(np.rot90(image, turn))
+        if mask is not None:
+            mask = np.ascontiguousarray(np.rot90(mask, turn))
         found = matcher.extract(image, mask)
-        height, width = self.image.shape[:2]
+        height, width = self._shape
         return dataclasses.replace(found, points=unturned(found.points, turn, width, height))
 
     def matches(self, other: Keyframe, matcher: Matcher, turn: int = 0) -> Matches:
@@ -117,7 +131,7 @@ class Keyframe:
 
     def pixel_sigma(self, matcher: Matcher) -> float:
         """Pixels of the photograph, one standard deviation of a match."""
-        ratio = max(self.image.shape[:2]) / getattr(matcher, 'max_side', _WORKING_SIDE)
+        ratio = max(self._shape) / getattr(matcher, 'max_side', _WORKING_SIDE)
         return PIXEL_SIGMA.get(matcher.name, 1.0) * max(1.0, ratio)
 
 

@@ -51,12 +51,14 @@ class RefinedEstimate(Estimate):
         matches: (N,) int, matches of each view that agree with the answer.
         pairs: (E, 2) int, the pairs of views that matches join.
         ray_matches: those of features too, as far as the answer explains them.
+        model: the estimate as it was before.
         timings: also 'match' and 'refine', seconds.
     """
 
     sure: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
     matches: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
     pairs: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=int))
+    model: Estimate | None = None
 
 
 def default_matchers(name: str | None = None, device: str = 'cpu') -> list[Matcher]:
@@ -152,6 +154,7 @@ def _refined(
         sure=solved.sure,
         matches=solved.matches,
         pairs=solved.pairs,
+        model=estimate,
     )
 
 

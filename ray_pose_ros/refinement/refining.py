@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ray_pose_ros.estimation.estimator import Estimate, Estimator
+from ray_pose_ros.estimation.packed_view import PackedView
 from ray_pose_ros.estimation.preparation import Prepared
 from ray_pose_ros.estimation.progress import pulse_of
 from ray_pose_ros.estimation.views import View
@@ -24,6 +25,23 @@ class RefinablePrepared(Prepared):
     """A prepared view and the photograph itself, whose matches with others are kept in it."""
 
     keyframe: Keyframe = field(kw_only=True)
+
+    def left(self, view: PackedView | None) -> Left:
+        """What is kept of it when it has left the window, and of its image only the packed one."""
+        if view is not None:
+            self.keyframe.pack(lambda: view.unpacked().image)
+        return Left(self.keyframe)
+
+
+@dataclass(frozen=True)
+class Left:
+    """A view that has left the window: its features, and what they were matched with."""
+
+    keyframe: Keyframe
+
+    def left(self, view: PackedView | None) -> Left:
+        """Itself."""
+        return self
 
 
 class RefiningEstimator:
@@ -74,6 +92,15 @@ class RefiningEstimator:
             yield refine_known(estimate, keyframes)
         yield refine(estimate, keyframes, self.matchers, progress=progress)
 
+    def refine(
+        self,
+        prepared: Sequence[RefinablePrepared | Left],
+        estimate: Estimate,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> RefinedEstimate:
+        """An estimate of these views, which may be of several windows, refined."""
+        return refine(estimate, _keyframes(prepared), self.matchers, progress=progress)
+
     def estimate(self, views: Sequence[View]) -> RefinedEstimate:
         """Prepare, solve, and refine as `refined` does."""
         prepared = [self.prepare(view) for view in views]
@@ -118,5 +145,5 @@ def refined(
     return replace(answer, timings=timings)
 
 
-def _keyframes(prepared: Sequence[RefinablePrepared]) -> list[Keyframe]:
+def _keyframes(prepared: Sequence[RefinablePrepared | Left]) -> list[Keyframe]:
     return [p.keyframe for p in prepared]

@@ -1,0 +1,116 @@
+"""
+What becomes of one window: answers that get better, and the map. No ROS import.
+
+The model's poses come first, refined by what is known of its keyframes, then those of a second
+look, then refined ones. At last a wider window is refined, with keyframes of the map that have
+left this one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ray_pose_ros.estimation.keyframe_map import KeyframeMap, Mapped
+from ray_pose_ros.estimation.keyframes import Keyframe
+from ray_pose_ros.node.economy import Economy
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer for a window, or where memory did not suffice for the newest keyframes of it.
+
+    Attributes:
+        keyframes: of which it is. estimate: of them, in the map's world if there is a map.
+        mapped: the map with it.
+        window_sigma: (N,) rad, of rotations within the window; the estimate's are of the map.
+        seconds: what was done for it, after the answer before.
+    """
+
+    keyframes: tuple[Keyframe, ...]
+    estimate: Any
+    mapped: Mapped | None
+    window_sigma: np.ndarray
+    seconds: dict[str, float]
+
+
+def answers(
+    economy: Economy,
+    window: Sequence[Keyframe],
+    map_: KeyframeMap | None,
+    progress: Callable[[int, int], None],
+) -> Iterator[Answer]:
+    """The answers for a window; nothing is done for another one before it is asked for.
+
+    `progress` may raise to give it up. Raises FloatingPointError for an answer that is not finite,
+    and what `economy.looks` raises.
+    """
+    keyframes, told = (), None
+    try:
+        begin, first = time.monotonic(), True
+        for told, count in economy.looks([k.prepared for k in window], progress=progress):
+            _check_finite(told)
+            keyframes = tuple(window[len(window) - count :])
+            seconds = _stages(told, time.monotonic() - begin, first)
+            estimate, mapped = told, None
+            if map_ is not None:
+                begin = time.monotonic()
+                estimate = map_.join(keyframes, told)
+                mapped = map_.whole(estimate)
+                seconds['join'] = time.monotonic() - begin
+            yield Answer(keyframes, estimate, mapped, told.rotation_sigma, seconds)
+            begin, first = time.monotonic(), False
+    finally:  # a window that was given up has told something, too
+        model = getattr(told, 'model', None)
+        if map_ is not None and model is not None:
+            map_.tell(keyframes, model)
+    if map_ is not None and model is not None:
+        yield from _wider(economy, keyframes, map_, estimate, model, progress)
+
+
+def _wider(
+    economy: Economy,
+    keyframes: tuple[Keyframe, ...],
+    map_: KeyframeMap,
+    newest: Any,
+    model: Any,
+    progress: Callable[[int, int], None],
+) -> Iterator[Answer]:
+    begin = time.monotonic()
+    wide = map_.wider(keyframes, model)
+    if wide is None:
+        return
+    refined = economy.refine([k.prepared for k in wide.keyframes], wide.estimate, progress)
+    if refined is None:
+        return
+    _check_finite(refined)
+    map_.correct(wide.keyframes, refined)
+    place = {k.id: n for n, k in enumerate(wide.keyframes)}
+    inside = [place[k.id] for k in keyframes]
+    yield Answer(
+        keyframes,
+        map_.part(keyframes, newest),
+        map_.whole(newest),
+        refined.rotation_sigma[inside],
+        {'wider_window': time.monotonic() - begin},
+    )
+
+
+def _check_finite(estimate: Any) -> None:
+    if not (np.isfinite(estimate.R).all() and np.isfinite(estimate.t).all()):
+        raise FloatingPointError('the solution is not finite')
+
+
+def _stages(estimate: Any, seconds: float, first: bool) -> dict[str, float]:
+    """Where the seconds of an answer went, as it is told in diagnostics."""
+    timings = estimate.timings
+    if first:
+        # its 'features' are those of the whole window, most of them computed long ago
+        return {'solve': seconds, **{k: v for k, v in timings.items() if k != 'features'}}
+    if 'match' in timings:
+        return {k: timings[k] for k in ('match', 'refine')}
+    return {'second_look': seconds}
