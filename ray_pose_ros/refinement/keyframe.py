@@ -47,7 +47,9 @@ class Keyframe:
         self._matches: weakref.WeakKeyDictionary[Keyframe, dict] = weakref.WeakKeyDictionary()
 
     def pack(self, load: Callable[[], np.ndarray]) -> None:
-        """Let go of the image; `load` brings it back where a turn of it has no features yet."""
+        """Take less memory; `load` brings the image back where a turn has no features yet."""
+        with self._lock:
+            self._found = {key: _with_type(x, np.float16) for key, x in self._found.items()}
         _, mask = self._load()
         if mask is None:
             self._load = lambda: (load(), None)
@@ -68,7 +70,7 @@ class Keyframe:
                 begin = time.perf_counter()
                 self._found[kind, turn] = self._extract(matcher, turn)
                 self.seconds += time.perf_counter() - begin
-            return self._found[kind, turn]
+            return _with_type(self._found[kind, turn], np.float32)
 
     def _extract(self, matcher: Matcher, turn: int) -> Features:
         image, mask = self._load()
@@ -133,6 +135,13 @@ class Keyframe:
         """Pixels of the photograph, one standard deviation of a match."""
         ratio = max(self._shape) / getattr(matcher, 'max_side', _WORKING_SIDE)
         return PIXEL_SIGMA.get(matcher.name, 1.0) * max(1.0, ratio)
+
+
+def _with_type(features: Features, kind: type) -> Features:
+    """Features whose descriptors are of this type of number."""
+    if features.descriptors.dtype == kind:
+        return features
+    return dataclasses.replace(features, descriptors=features.descriptors.astype(kind))
 
 
 def _alike(a: Features, b: Features) -> float:
