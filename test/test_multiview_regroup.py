@@ -8,7 +8,7 @@ from refinement_fixtures import noisy_prior, relative_errors, ring, see
 
 from ray_pose_ros.geometry.so3 import rotation_from_vector
 from ray_pose_ros.multiview.adjust import _linearise, adjust
-from ray_pose_ros.multiview.links import groups, pair_support
+from ray_pose_ros.multiview.links import groups, other_ways, pair_support, weakest_links
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.multiview.regroup import regrouped
 from ray_pose_ros.multiview.residuals import SLOWLY, Problem, costs
@@ -113,6 +113,22 @@ def test_groups_are_cuts_without_repetition(count, seed):
     # every view by itself, and N - 1 cuts of the tree, of which some are the same
     assert all(tuple(np.arange(count) == view) in seen for view in range(count))
     assert len(found) <= 2 * count - 1
+
+
+@given(st.integers(2, 8), st.floats(0, 1), st.integers(0, 10_000))
+def test_other_ways_are_those_without_the_own_link(count, missing, seed):
+    rng = np.random.default_rng(seed)
+    links = np.triu(rng.random((count, count)), 1)
+    links[rng.random((count, count)) < missing] = 0
+    links = np.where(links + links.T > 0, links + links.T, -np.inf)
+    found = other_ways(links)
+    for i in range(count):
+        for j in range(i + 1, count):
+            without = links.copy()
+            without[i, j] = without[j, i] = -np.inf
+            order = np.array([i, *(k for k in range(count) if k != i)])
+            expected = weakest_links(without[np.ix_(order, order)])[list(order).index(j)]
+            assert found[i, j] == found[j, i] == expected
 
 
 def test_a_cut_parts_what_is_joined_weakly():

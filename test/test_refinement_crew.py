@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from ray_pose_ros.matching import Features
+from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.refinement.crew import Crew
 from ray_pose_ros.refinement.keyframe import Keyframe
 from ray_pose_ros.refinement.pairing import _wave
+from ray_pose_ros.refinement.rolls import Rolls
 
 
 @pytest.fixture(params=[1, 2])
@@ -95,7 +97,21 @@ def test_a_keyframe_asked_from_several_threads_finds_its_features_once():
 
 def test_pairs_that_may_teach_others_their_turn_are_few_at_a_time():
     pairs = [(0, k) for k in range(1, 30)]
-    assert len(_wave(pairs, lambda i, j: [0])) == 16
-    assert len(_wave(pairs, lambda i, j: [0, 1, 2, 3])) == 2
-    assert len(_wave(pairs, lambda i, j: [0, 1] if j in (3, 7, 9) else [0])) == 7
-    assert _wave(pairs[:1], lambda i, j: [j])[0] == ((0, 1), [1])
+    eye = np.tile(np.eye(3), (30, 1, 1))
+
+    def wave(rolls, pairs=pairs):
+        sigma = np.full(30, 9.0)  # nothing is known but by other pairs
+        return _wave(pairs, rolls, Prior(eye, eye[:, 0], sigma, sigma, eye[None][:0]))
+
+    rolls = Rolls(30)
+    assert len(wave(rolls)) == 2
+    for k in range(1, 30):
+        if k not in (3, 7, 9):
+            rolls.learn(0, k, 1)
+    found = wave(rolls)
+    assert len(found) == 7 and found[0] == ((0, 1), [(0, 1)])
+    assert [len(ways) for _, ways in found] == [1, 1, 4, 1, 1, 1, 4]
+    rolls.learn(0, 3, 0)
+    rolls.learn(0, 7, 0)
+    rolls.learn(0, 9, 0)
+    assert len(wave(rolls)) == 16

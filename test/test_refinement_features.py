@@ -224,7 +224,8 @@ def test_a_matcher_that_minds_the_roll_sees_images_upright(known):
     frames = Keyframe(a), Keyframe(b)
     turns = _turns(Rolls(2), prior, 0, 1)
     assert turns == ([1] if known else [0, 1, 3, 2])
-    found, shown = correspond(*frames, (camera,) * 2, (axis,) * 2, [Upright()], turns)
+    ways = [(0, turn) for turn in turns]
+    found, shown = correspond(*frames, (camera,) * 2, (axis,) * 2, [Upright()], ways)
     assert len(found) == 1 and shown is None
     assert found.b[0] == pytest.approx(roll @ found.a[0], abs=0.01)
     assert found.a[0] == pytest.approx(
@@ -246,6 +247,44 @@ def test_rolls_of_two_pairs_tell_that_of_the_third():
     assert rolls.known(1, 4) == 1
     rolls.learn(0, 3, 2)
     assert rolls.known(0, 1) == 3
+
+
+def test_views_are_turned_as_they_were_before():
+    rolls = Rolls(4, told=[1, 0, 2, 2])
+    assert rolls.ways(0, 1, [3]) == [(1, 0)]  # the first is upright
+    rolls.learn(0, 1, 3)
+    assert rolls.ways(0, 2, [1]) == [(1, 2)]
+    rolls.learn(0, 2, 1)
+    # 3 is unknown; 1 and 2 tell 2 to be upright where it was turned before
+    assert rolls.ways(2, 3, [0, 1, 3, 2]) == [(2, 2), (2, 3), (2, 1), (2, 0)]
+    # all ways up of it are there, so that the other one is not turned
+    assert rolls.ways(1, 3, [0, 1, 3, 2]) == [(0, 0), (0, 1), (0, 3), (0, 2)]
+    assert rolls.ways(0, 3, [2]) == [(1, 3)]
+    rolls = Rolls(3)
+    assert rolls.ways(0, 1, [0, 1, 3, 2]) == [(0, 0), (0, 1), (0, 3), (0, 2)]
+    assert rolls.ways(1, 2, [0, 1, 3, 2]) == [(0, 0), (3, 0), (1, 0), (2, 0)]
+    assert rolls.ways(1, 2, [2]) == [(2, 0)]
+
+
+def test_most_of_a_group_say_what_is_upright():
+    rolls = Rolls(4, told=[0, 3, 3, 3])
+    rolls.learn(0, 1, 2)
+    rolls.learn(0, 2, 2)
+    assert rolls.ways(0, 3, [0]) == [(1, 1)]
+
+
+def test_one_way_up_is_enough_where_rolls_are_known():
+    """Each view once, however they are rolled."""
+    rng = np.random.default_rng(0)
+    rolled = rng.integers(0, 4, 7)
+    rolls = Rolls(7)
+    for k in range(1, 7):
+        rolls.learn(k - 1, k, int(rolled[k] - rolled[k - 1]) % 4)
+    seen = {}
+    for i in range(7):
+        for j in range(i + 1, 7):
+            ((first, second),) = rolls.ways(i, j, [rolls.known(i, j)])
+            assert seen.setdefault(i, first) == first and seen.setdefault(j, second) == second
 
 
 def test_a_hopeless_pair_of_upright_views_is_matched_one_way_up_only():
@@ -307,7 +346,8 @@ def test_features_that_look_alike_tell_which_turns_are_worth_matching(turns):
     b = np.ascontiguousarray(np.rot90(a, -1))
     camera, axis = CameraModel.from_fov(9, 9, 1.0), np.array([0.0, 0.0, 1.0])
     matcher = Looking()
-    found, _ = correspond(Keyframe(a), Keyframe(b), (camera,) * 2, (axis,) * 2, [matcher], turns)
+    ways = [(0, turn) for turn in turns]
+    found, _ = correspond(Keyframe(a), Keyframe(b), (camera,) * 2, (axis,) * 2, [matcher], ways)
     assert len(found) == 0
     # the first turn, and where that is not the one that looks alike by far, the likeliest other
     assert matcher.tried == ([True] if turns[0] == 1 else [False, True])

@@ -1,6 +1,7 @@
 """The network's own matches in refinement, and how they are counted."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ray_pose_ros.geometry.so3 import angle_between, rotation_from_vector
 from ray_pose_ros.multiview.links import weakest_links
 from ray_pose_ros.multiview.residuals import LIMIT
 from ray_pose_ros.multiview.two_view import MOST_MATCHES, agreement_nats
+from ray_pose_ros.refinement.certainty import strengths
 from ray_pose_ros.refinement.hypotheses import judge
 from ray_pose_ros.refinement.refine import solve
 
@@ -55,6 +57,21 @@ def test_the_weakest_link_on_the_strongest_way():
     for i, j, strength in ((0, 1, 9), (1, 2, 7), (0, 2, 2), (2, 3, 4)):
         links[i, j] = links[j, i] = strength
     assert weakest_links(links).tolist() == [9, 9, 7, 4, 0]
+
+
+def test_what_closes_a_ring_is_stronger_for_it():
+    def chosen(pairs):
+        return {pair: SimpleNamespace(belief=belief) for pair, belief in pairs.items()}
+
+    chain = {(0, 1): 5.0, (1, 2): 4.0, (2, 3): 6.0, (3, 4): 5.0}
+    assert strengths(chosen(chain), 5).tolist() == [5, 5, 4, 4, 4]
+    # each is worth the weakest of the others, too
+    assert strengths(chosen(chain | {(0, 4): 3.0}), 5).tolist() == [8, 8, 7, 7, 7]
+    # or the triangles together, where they are worth more than the ring
+    two = {(0, 1): 5.0, (1, 2): 4.0, (0, 2): 2.0, (0, 3): 3.0, (1, 3): 3.0}
+    assert strengths(chosen(two), 4)[1] == 5 + 2 + 3
+    # what is not believed confirms nothing
+    assert strengths(chosen(chain | {(0, 4): -1.0}), 5).tolist() == [5, 5, 4, 4, 4]
 
 
 def test_a_pose_loses_where_the_networks_own_matches_are_not_explained():

@@ -31,6 +31,23 @@ def weakest_links(links: np.ndarray) -> np.ndarray:
     return best
 
 
+def other_ways(links: np.ndarray) -> np.ndarray:
+    """(N, N) of links (N, N), the weakest on the strongest way between two views that does not use
+    the link of the two."""
+    ways = links.copy()
+    for k in range(len(links)):
+        ways = np.maximum(ways, np.minimum(ways[:, k, None], ways[None, k]))
+    # Only of the tree of the strongest links that way may be their own link. Of the others that
+    # join what its cut would part, none is stronger than any of the tree on its way round.
+    tree = _strongest_tree(links)
+    for n, (i, j) in enumerate(tree):
+        part = _parts(len(links), tree[:n] + tree[n + 1 :])
+        across = np.where(part[:, None] != part, links, -np.inf)
+        across[i, j] = across[j, i] = -np.inf
+        ways[i, j] = ways[j, i] = across.max()
+    return ways
+
+
 def groups(links: np.ndarray) -> list[np.ndarray]:
     """Masks (N,) of views that may be wrong together, none twice and none with its complement.
 

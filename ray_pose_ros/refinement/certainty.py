@@ -8,7 +8,7 @@ import numpy as np
 
 from ray_pose_ros.geometry.so3 import camera_translations
 from ray_pose_ros.multiview.adjust import deviations
-from ray_pose_ros.multiview.links import weakest_links
+from ray_pose_ros.multiview.links import other_ways, weakest_links
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.multiview.two_view import RayMatches
 
@@ -97,16 +97,16 @@ def certainty(
 def strengths(chosen: dict[tuple[int, int], Hypothesis], n: int) -> np.ndarray:
     """Nats (N,) of the weakest link on the strongest way to camera 0; for 0, its best link.
 
-    A pair that two others confirm round a triangle is worth what they are, too.
+    A pair that two others confirm round a triangle is worth what they are, too; and at least what
+    the weakest pair of the strongest ring is that it closes.
     """
-    link = np.full((n, n), -np.inf)
+    direct = np.full((n, n), -np.inf)
     for (i, j), h in chosen.items():
-        link[i, j] = link[j, i] = h.belief
-    direct = link.copy()
+        direct[i, j] = direct[j, i] = h.belief
+    rings = np.maximum(other_ways(direct), 0.0)
+    link = direct.copy()
     for i, j in chosen:
-        for k in range(n):
-            through = min(direct[i, k], direct[j, k])
-            if k not in (i, j) and through > 0:
-                link[i, j] += through
-                link[j, i] = link[i, j]
+        through = np.minimum(direct[i], direct[j])
+        triangles = through[through > 0].sum()
+        link[i, j] = link[j, i] = direct[i, j] + max(triangles, rings[i, j])
     return weakest_links(link)

@@ -11,7 +11,7 @@ from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.matching import Matcher
 from ray_pose_ros.multiview.two_view import RayMatches
 
-from .keyframe import TURNING, Keyframe
+from .keyframe import TURNING, Keyframe, Turns
 
 PLENTY = 60  # matches that show that the images are the right way up
 _CLEAR = 2.5  # likeness of a turn, as a multiple of the next, that needs no second try
@@ -23,7 +23,7 @@ def correspond(
     cameras: tuple[CameraModel, CameraModel],
     centres: tuple[np.ndarray, np.ndarray],
     matchers: Sequence[Matcher],
-    turns: Sequence[int],
+    ways: Sequence[Turns],
     step: Callable[[], None] = lambda: None,
 ) -> tuple[RayMatches, int | None]:
     """All matches between keyframes a and b.
@@ -32,20 +32,21 @@ def correspond(
         cameras, centres: of the two; centres are the unit rays (3,) through the object's place in
             the images.
         matchers: whose matches are put together.
-        turns: right angles by which b may have to be turned to be upright to a; those matchers
-            that mind take the one that gives most matches.
+        ways: right angles by which a and b may have to be turned to be upright to each other;
+            those matchers that mind take the way that gives most matches.
         step: called between things that take long; it may raise.
 
-    Also returns the turn that PLENTY of such matches have shown, None if there are not so many.
+    Also returns the turn of b against a that PLENTY of such matches have shown, None if there are
+    not so many.
     """
     rays_a, rays_b, sigmas = [], [], []
     shown = None
     for matcher in matchers:
         if matcher.name in TURNING:
-            fa, fb, found, _ = _matched(a, b, matcher, 0, step)
+            fa, fb, found, _ = _matched(a, b, matcher, (0, 0), step)
         else:
-            fa, fb, found, turn = _most(a, b, matcher, turns, step)
-            shown = turn if len(found) >= PLENTY else shown
+            fa, fb, found, (own, its) = _most(a, b, matcher, ways, step)
+            shown = (its - own) % 4 if len(found) >= PLENTY else shown
         points = fa.points[found.indices[:, 0]], fb.points[found.indices[:, 1]]
         ray_a, ray_b = (rays(c, p) for c, p in zip(cameras, points, strict=True))
         keep = np.isfinite(ray_a).all(1) & np.isfinite(ray_b).all(1)
@@ -69,28 +70,29 @@ def focal(camera: CameraModel) -> float:
     return float((camera.matrix[0, 0] * camera.matrix[1, 1]).sqrt())
 
 
-def _most(a: Keyframe, b: Keyframe, matcher: Matcher, turns: Sequence[int], step):
-    """Features and matches of that turn which gives most of them, and the turn.
+def _most(a: Keyframe, b: Keyframe, matcher: Matcher, ways: Sequence[Turns], step):
+    """Features and matches of that way up which gives most of them, and the way.
 
-    The first turn is tried before b is looked at in any other way up, which costs more than
+    The first is tried before a view is looked at in any other way up, which costs more than
     matching; then that one, of the others, in which features look most alike.
     """
-    tried = _matched(a, b, matcher, turns[0], step)
-    if len(turns) == 1 or len(tried[2]) >= PLENTY:
+    tried = _matched(a, b, matcher, ways[0], step)
+    if len(ways) == 1 or len(tried[2]) >= PLENTY:
         return tried
     alike = {}
-    for turn in turns:
+    for way in ways:
         step()
-        alike[turn] = a.likeness(b, matcher, turn)
-    second = max(turns[1:], key=alike.__getitem__)
-    if alike[turns[0]] > _CLEAR * alike[second]:
+        alike[way] = a.likeness(b, matcher, way)
+    second = max(ways[1:], key=alike.__getitem__)
+    if alike[ways[0]] > _CLEAR * alike[second]:
         return tried
     return max(tried, _matched(a, b, matcher, second, step), key=lambda x: len(x[2]))
 
 
-def _matched(a: Keyframe, b: Keyframe, matcher: Matcher, turn: int, step):
-    fa = a.features(matcher)
+def _matched(a: Keyframe, b: Keyframe, matcher: Matcher, way: Turns, step):
+    own, its = way
+    fa = a.features(matcher, own)
     step()
-    fb = b.features(matcher, turn)
+    fb = b.features(matcher, its)
     step()
-    return fa, fb, a.matches(b, matcher, turn), turn
+    return fa, fb, a.matches(b, matcher, way), way

@@ -23,7 +23,8 @@ PIXEL_SIGMA = {'sift': 0.5, 'xfeat': 1.1, 'lighterglue': 1.1, 'disk': 0.8, 'alik
 _WORKING_SIDE = 1024
 # Matchers that do not mind how an image is turned.
 TURNING = {'sift'}
-_MEANING = 'meaning', 0  # the key under which it is kept
+_MEANING = ('meaning',)  # the key under which it is kept
+Turns = tuple[int, int]  # of a first and of a second keyframe, right angles counterclockwise
 
 
 class Keyframe:
@@ -81,18 +82,19 @@ class Keyframe:
         height, width = self._shape
         return dataclasses.replace(found, points=unturned(found.points, turn, width, height))
 
-    def matches(self, other: Keyframe, matcher: Matcher, turn: int = 0) -> Matches:
-        """Matches with another keyframe turned by `turn` right angles, found once."""
-        return self._once(other, matcher.name, matcher, turn, matcher.match)
+    def matches(self, other: Keyframe, matcher: Matcher, turns: Turns = (0, 0)) -> Matches:
+        """Matches with another keyframe, each of the two turned so far, found once."""
+        return self._once(other, matcher.name, matcher, turns, matcher.match)
 
-    def likeness(self, other: Keyframe, matcher: Matcher, turn: int = 0) -> float:
+    def likeness(self, other: Keyframe, matcher: Matcher, turns: Turns = (0, 0)) -> float:
         """How much features look like those of another turned keyframe; see `_alike`."""
-        return self._once(other, f'{matcher.name} alike', matcher, turn, _alike)
+        return self._once(other, f'{matcher.name} alike', matcher, turns, _alike)
 
-    def _once(self, other: Keyframe, name: str, matcher: Matcher, turn: int, compare: Callable):
-        """What `compare` makes of both keyframes' features, kept by name and turn."""
-        features = self.features(matcher), other.features(matcher, turn)
-        return self._kept(other, (name, turn), lambda: compare(*features))
+    def _once(self, other: Keyframe, name: str, matcher: Matcher, turns: Turns, compare: Callable):
+        """What `compare` makes of both keyframes' features, kept by name and turns."""
+        own, its = (turn % 4 for turn in turns)
+        features = self.features(matcher, own), other.features(matcher, its)
+        return self._kept(other, (name, own, its), lambda: compare(*features))
 
     def meaning(
         self, other: Keyframe, matches: RayMatches, find: Callable[[RayMatches], Any]
@@ -114,7 +116,7 @@ class Keyframe:
     def _kept(
         self,
         other: Keyframe,
-        key: tuple[str, int],
+        key: tuple,
         make: Callable[[], Any],
         valid: Callable[[Any], bool] = lambda _: True,
     ) -> Any:

@@ -20,7 +20,7 @@ from ray_pose_ros.multiview.two_view import RayMatches
 from .correspond import correspond, rays
 from .crew import Crew
 from .hypotheses import Found, search
-from .keyframe import TURNING, Keyframe, turn_between
+from .keyframe import TURNING, Keyframe, Turns, turn_between
 from .rolls import Rolls, vote
 from .standing import without_standing
 
@@ -64,16 +64,17 @@ def match_pairs(
         if progress:
             progress(done, len(order))
 
-    rolls = Rolls(count)
+    # they are told clockwise
+    rolls = Rolls(count, [-turn % 4 for turn in estimate.turned])
     with Crew(tell) as crew:
 
-        def match(job: tuple[tuple[int, int], Sequence[int]]):
-            (i, j), turns = job
+        def match(job: tuple[tuple[int, int], list[Turns]]):
+            (i, j), ways = job
             if late():
                 return None
             a, b = keyframes[i], keyframes[j]
             cameras, pair = (estimate.cameras[i], estimate.cameras[j]), (centres[i], centres[j])
-            matches, shown = correspond(a, b, cameras, pair, matchers, turns, crew.step)
+            matches, shown = correspond(a, b, cameras, pair, matchers, ways, crew.step)
             matches = without_standing(matches)
             if len(matches) < _FEWEST:
                 return None, shown
@@ -84,7 +85,7 @@ def match_pairs(
         for i, j, turn in _votes(order, keyframes, matchers, crew, late, tell):
             rolls.learn(i, j, turn)
         while done < len(order) and not late():
-            wave = _wave(order[done:], lambda i, j: _turns(rolls, prior, i, j))
+            wave = _wave(order[done:], rolls, prior)
             for ((i, j), _), answer in zip(wave, crew.map(match, wave), strict=True):
                 if answer is not None:
                     enough, shown = answer
@@ -157,17 +158,18 @@ def _votes(
 
 
 def _wave(
-    pairs: list[tuple[int, int]], turns: Callable[[int, int], list[int]]
-) -> list[tuple[tuple[int, int], list[int]]]:
-    """The first pairs with their turns, which may be matched at the same time.
+    pairs: list[tuple[int, int]], rolls: Rolls, prior: Prior
+) -> list[tuple[tuple[int, int], list[Turns]]]:
+    """The first pairs with ways to turn their views, which may be matched at the same time.
 
     A pair that has to try several turns may teach the next ones theirs, so there are few of them;
     how many does not depend on the machine, so that answers do not either.
     """
     wave, open_ = [], 0
     for pair in pairs[:_WAVE]:
-        wave.append((pair, turns(*pair)))
-        open_ += len(wave[-1][1]) > 1
+        turns = _turns(rolls, prior, *pair)
+        wave.append((pair, rolls.ways(*pair, turns)))
+        open_ += len(turns) > 1
         if open_ == _OPEN:
             break
     return wave
