@@ -28,10 +28,11 @@ class Refining(FakeEstimator):
 
     def __init__(self):
         super().__init__()
-        self.refined, self.then, self.pause = [], None, 0.0
+        self.refined, self.then, self.pause, self.broken = [], None, 0.0, False
 
     def solve(self, prepared, progress=None):
         found = super().solve(prepared, progress)
+        found.t[0, 0] = np.nan if self.broken else 0.0
         return OfModel(**vars(found), model=OfModel(**vars(found)))
 
     def prepare(self, view):
@@ -39,6 +40,7 @@ class Refining(FakeEstimator):
         return Prepared(view.name)
 
     def refine(self, prepared, estimate, progress):
+        assert np.isfinite(estimate.t).all()
         self.refined.append([p.name for p in prepared])
         for _ in range(int(self.pause / 0.01)):
             time.sleep(0.01)
@@ -112,6 +114,17 @@ def test_where_it_fails_the_window_stands(worker, results, refining):
     (failed,) = results.wait(Failed)
     assert failed.again and failed.error == 'something'
     assert not any(r.again for r in results if isinstance(r, Solved))
+
+
+def test_what_is_not_finite_is_told_to_no_wider_window(worker, results, refining):
+    show(worker, results, range(3))
+    refining.broken = True
+    worker.offer(candidate(3))
+    assert 'not finite' in results.wait(Failed)[0].error
+    refining.broken = False
+    worker.offer(candidate(4))
+    assert results.wait(Solved, 4)[-1].again
+    assert refining.refined == [['0 left', '1 left', '2', '3', '4']]
 
 
 def test_without_a_map_there_is_none(worker, results):

@@ -49,27 +49,27 @@ def answers(
     `progress` may raise to give it up. Raises FloatingPointError for an answer that is not finite,
     and what `economy.looks` raises.
     """
-    keyframes, told = (), None
+    keyframes, newest, model = (), None, None
     try:
         begin, first = time.monotonic(), True
         for told, count in economy.looks([k.prepared for k in window], progress=progress):
             _check_finite(told)
             keyframes = tuple(window[len(window) - count :])
             seconds = _stages(told, time.monotonic() - begin, first)
-            estimate, mapped = told, None
+            newest, mapped = told, None
             if map_ is not None:
                 begin = time.monotonic()
-                estimate = map_.join(keyframes, told)
-                mapped = map_.whole(estimate)
+                newest = map_.join(keyframes, told)
+                mapped = map_.whole(newest)
                 seconds['join'] = time.monotonic() - begin
-            yield Answer(keyframes, estimate, mapped, told.rotation_sigma, seconds)
+                model = getattr(told, 'model', None)
+            yield Answer(keyframes, newest, mapped, told.rotation_sigma, seconds)
             begin, first = time.monotonic(), False
     finally:  # a window that was given up has told something, too
-        model = getattr(told, 'model', None)
-        if map_ is not None and model is not None:
+        if model is not None:
             map_.tell(keyframes, model)
-    if map_ is not None and model is not None:
-        yield from _wider(economy, keyframes, map_, estimate, model, progress)
+    if model is not None:
+        yield from _wider(economy, keyframes, map_, newest, model, progress)
 
 
 def _wider(

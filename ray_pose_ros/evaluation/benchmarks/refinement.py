@@ -23,14 +23,18 @@ WAYS = (
     'lightglue-pairs',
     'lightglue-colmap',
 )
-ONE_MORE = 'refined, one new keyframe'
+# What the node tells of a window that has one new keyframe, from its image on.
+NODE = {
+    'node, one new keyframe: first poses': 'first',
+    'node, one new keyframe: refined': 'last',
+}
 _ROUNDS = 3
 
 
 def measure(options: Options) -> dict:
     """Rows by set and number of views: seconds of each way, and how many times `refined` it is.
 
-    'refined, one new keyframe' is what a node pays: all but one view are known with their matches.
+    The node knows all but one view with their matches, and tells poses before it has matched that.
     A way whose packages are missing has None. Rendered objects stand in where no sets are given.
     """
     methods = {name: _method(name, options) for name in WAYS}
@@ -43,11 +47,13 @@ def measure(options: Options) -> dict:
             for name, method in methods.items()
             if method is not None
         }
-        cases[ONE_MORE] = _one_more(methods['refined'], sequence, draw)
+        cases['node'] = _one_more(methods['refined'], sequence, draw)
         found = interleave(cases, min(options.repeats, _ROUNDS))
         base = found['refined']['solve']
-        for name in (*WAYS, ONE_MORE):
-            times = found[name]['solve'] if name in found else None
+        taken = {name: found[name]['solve'] for name in cases if name in WAYS}
+        taken |= {name: found['node'][part] for name, part in NODE.items()}
+        for name in (*WAYS, *NODE):
+            times = taken.get(name)
             rows.append(
                 {
                     'set': sequence.name,
@@ -97,11 +103,20 @@ def _from_nothing(method: Method, sequence: Sequence, draw: np.ndarray):
 
 
 def _one_more(method: Method, sequence: Sequence, draw: np.ndarray):
+    from ray_pose_ros.refinement.refining import RefiningEstimator
+
+    estimator = RefiningEstimator(method.prior.estimator, method.matchers)
+    *before, newest = (sequence.views[int(index)] for index in draw)
+
     def run() -> dict[str, float]:
-        method.begin(sequence)
-        method.solve(draw[:-1], np.random.default_rng(0))
+        prepared = [estimator.prepare(view) for view in before]
+        estimator.solve(prepared)
         begin = time.perf_counter()
-        method.solve(draw, np.random.default_rng(0))
-        return {'solve': time.perf_counter() - begin}
+        looks = estimator.looks([*prepared, estimator.prepare(newest)])
+        next(looks)
+        first = time.perf_counter() - begin
+        for _ in looks:
+            pass
+        return {'first': first, 'last': time.perf_counter() - begin}
 
     return run

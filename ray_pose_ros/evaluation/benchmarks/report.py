@@ -200,7 +200,8 @@ def _refinement(section: dict) -> list[str]:
     note = (
         'Seconds from nothing but the images and the loaded networks, all ways with as many '
         'threads as torch has; the last column is how many times longer than `refined`. Of a new '
-        'keyframe only its own features and pairs are left to do.'
+        'keyframe the node has only its own features and pairs left to do, and it tells first '
+        'poses before the pairs are matched.'
     )
     rows = [[r['set'], r['views'], r['way'], r['time'], r['ratio']] for r in section['rows']]
     return [table(['set', 'N', 'way', 'seconds', 'this / refined'], rows), note]
