@@ -121,6 +121,11 @@ def test_views_of_several_windows_are_refined_without_their_images(views, refini
     again = RefiningEstimator(refining.estimator, [counting]).refine(left, estimate)
     assert not counting.pairs
     np.testing.assert_array_equal(again.R, expected.R)
+    # what is kept in half precision is matched as it was
+    sift, (first, second) = refining.matchers[0], [x.keyframe for x in left[:2]]
+    assert first.features(sift).descriptors.dtype == np.float16
+    found = first.matches(second, sift, (0, 1)).indices  # not kept: another way up
+    np.testing.assert_array_equal(found, first.matches(second, sift).indices)
     # features that were not found before come from what is left of the image
     lighter = create_matcher('sift', 320)
     lighter.name = 'another'

@@ -97,11 +97,11 @@ class KeyframeMap:
 
     def whole(self, newest: Any) -> Mapped:
         """The map; what is of no single view comes from the `newest` estimate that was joined."""
-        return self._mapped(list(self._keyframes), newest)
+        return self._mapped(list(self._keyframes), newest, self._world)
 
     def part(self, keyframes: Sequence[Keyframe], newest: Any) -> Any:
         """The estimate of some keyframes as the map has it now; `newest` as of `whole`."""
-        return self._mapped([k.id for k in keyframes], newest).estimate
+        return self._mapped([k.id for k in keyframes], newest, self._world).estimate
 
     # -- wider windows --------------------------------------------------------------------------
 
@@ -123,10 +123,9 @@ class KeyframeMap:
         chosen = self._spread(inside, left, min(_WIDER * len(inside), _WIDEST))
         if len(chosen) == len(inside):
             return None
-        found = self._mapped(chosen, model)
-        cameras, matches = self._models.cameras(chosen), self._models.among(chosen)
-        estimate = replace(found.estimate, **_poses_of(cameras), ray_matches=matches)
-        return replace(found, estimate=estimate)
+        found = self._mapped(chosen, model, self._models)
+        matches = self._models.among(chosen)
+        return replace(found, estimate=replace(found.estimate, ray_matches=matches))
 
     def correct(self, keyframes: Sequence[Keyframe], refined: Any) -> None:
         """Take in the refined estimate of a wider window."""
@@ -139,10 +138,9 @@ class KeyframeMap:
         these always the one that is furthest from all chosen before. In order."""
         axes = {i: self._world.poses[i].R[2] for i in [*inside, *left]}
         chosen = list(inside)
-        while left and len(chosen) < min(most, len(axes)):
+        while len(chosen) < min(most, len(axes)):
             near = {i: max(axes[i] @ axes[k] for k in chosen) for i in left if i not in chosen}
-            first = len(chosen) == len(inside)
-            chosen.append(left[0] if first else min(near, key=near.__getitem__))
+            chosen.append(left[0] if chosen == inside else min(near, key=near.__getitem__))
         return sorted(chosen)
 
     # -- parts ----------------------------------------------------------------------------------
@@ -154,7 +152,8 @@ class KeyframeMap:
             part = self._parts.setdefault(i, {})
             part.update({n: getattr(estimate, n)[k] for n in has if len(getattr(estimate, n))})
 
-    def _mapped(self, ids: Sequence[int], newest: Any) -> Mapped:
+    def _mapped(self, ids: Sequence[int], newest: Any, windows: JoinedWindows) -> Mapped:
+        """Keyframes as these windows have them; what is of no single view is of `newest`."""
         has = {f.name for f in fields(newest)}
         parts = [self._parts[i] for i in ids]
         of_views = {}
@@ -163,7 +162,7 @@ class KeyframeMap:
             as_array = isinstance(getattr(newest, name), np.ndarray)
             of_views[name] = np.stack(values) if as_array else tuple(values)
         of_window = {name: value for name, value in _OF_WINDOW.items() if name in has}
-        poses = _poses_of(self._world.cameras(ids))
+        poses = _poses_of(windows.cameras(ids))
         keyframes = tuple(self._keyframes[i] for i in ids)
         return Mapped(keyframes, replace(newest, **of_views, **of_window, **poses))
 

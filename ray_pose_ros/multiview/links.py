@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from .residuals import LIMIT
@@ -39,9 +41,7 @@ def other_ways(links: np.ndarray) -> np.ndarray:
         ways = np.maximum(ways, np.minimum(ways[:, k, None], ways[None, k]))
     # Only of the tree of the strongest links that way may be their own link. Of the others that
     # join what its cut would part, none is stronger than any of the tree on its way round.
-    tree = _strongest_tree(links)
-    for n, (i, j) in enumerate(tree):
-        part = _parts(len(links), tree[:n] + tree[n + 1 :])
+    for (i, j), part in _cuts(links):
         across = np.where(part[:, None] != part, links, -np.inf)
         across[i, j] = across[j, i] = -np.inf
         ways[i, j] = ways[j, i] = across.max()
@@ -54,16 +54,21 @@ def groups(links: np.ndarray) -> list[np.ndarray]:
     They are what comes off when an edge of the tree of the strongest links (N, N) is cut, and each
     view alone. View 0 is in none of them, unless it is the one that is alone.
     """
-    tree = _strongest_tree(links)
     found = {}
-    for cut in range(len(tree)):
-        part = _parts(len(links), tree[:cut] + tree[cut + 1 :])
+    for _, part in _cuts(links):
         found[tuple(part != part[0])] = None
     for view in range(len(links)):
         alone = np.arange(len(links)) == view
         if tuple(~alone) not in found:
             found[tuple(alone)] = None
     return [np.array(mask) for mask in found]
+
+
+def _cuts(links: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+    """Each edge of the tree of the strongest links, and the parts (N,) that it alone joins."""
+    tree = _strongest_tree(links)
+    for n, edge in enumerate(tree):
+        yield edge, _parts(len(links), tree[:n] + tree[n + 1 :])
 
 
 def _strongest_tree(links: np.ndarray) -> list[tuple[int, int]]:

@@ -84,6 +84,9 @@ class JoinedWindows:
     """
 
     def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
         self.poses: dict[int, Cameras] = {}
         self.matches: dict[tuple[int, int], RayMatches] = {}
         self._windows: list[_Window] = []
@@ -107,12 +110,11 @@ class JoinedWindows:
             sure: ids of those that are surely where the window has them, whatever was told before.
         """
         if not self.poses.keys() & set(ids):
-            self.__init__()
+            self._forget()
         kept = [w for w in self._windows if not set(w.ids) <= set(ids)]
         self._windows = [*kept, _Window(tuple(ids), told)]
         for (i, j), m in matches.items():
-            first, second = ids[i], ids[j]
-            self.matches[first, second] = m
+            self.matches[ids[i], ids[j]] = m
         return self._settle([*self.poses, *(i for i in ids if i not in self.poses)], set(sure))
 
     def cameras(self, ids: Sequence[int]) -> Cameras:

@@ -52,18 +52,14 @@ class Keyframe:
         with self._lock:
             self._found = {key: _with_type(x, np.float16) for key, x in self._found.items()}
         _, mask = self._load()
-        if mask is None:
-            self._load = lambda: (load(), None)
-            return
-        bits, shape = np.packbits(mask), mask.shape
-
-        def unpacked() -> np.ndarray:
-            return np.unpackbits(bits, count=shape[0] * shape[1]).astype(bool).reshape(shape)
-
-        self._load = lambda: (load(), unpacked())
+        bits, shape = None if mask is None else np.packbits(mask), self._shape
+        self._load = lambda: (load(), _unpacked(bits, shape))
 
     def features(self, matcher: Matcher, turn: int = 0) -> Features:
-        """Features of the image turned counterclockwise by `turn` right angles."""
+        """Features of the image turned counterclockwise by `turn` right angles.
+
+        Descriptors may be in half precision, from `pack` on.
+        """
         turn = 0 if matcher.name in TURNING else turn % 4
         kind = 'xfeat' if matcher.name == 'lighterglue' else matcher.name
         with self._lock:
@@ -71,7 +67,7 @@ class Keyframe:
                 begin = time.perf_counter()
                 self._found[kind, turn] = self._extract(matcher, turn)
                 self.seconds += time.perf_counter() - begin
-            return _with_type(self._found[kind, turn], np.float32)
+            return self._found[kind, turn]
 
     def _extract(self, matcher: Matcher, turn: int) -> Features:
         image, mask = self._load()
@@ -94,7 +90,11 @@ class Keyframe:
         """What `compare` makes of both keyframes' features, kept by name and turns."""
         own, its = (turn % 4 for turn in turns)
         features = self.features(matcher, own), other.features(matcher, its)
-        return self._kept(other, (name, own, its), lambda: compare(*features))
+
+        def make() -> Any:
+            return compare(*(_with_type(x, np.float32) for x in features))
+
+        return self._kept(other, (name, own, its), make)
 
     def meaning(
         self, other: Keyframe, matches: RayMatches, find: Callable[[RayMatches], Any]
@@ -137,6 +137,13 @@ class Keyframe:
         """Pixels of the photograph, one standard deviation of a match."""
         ratio = max(self._shape) / getattr(matcher, 'max_side', _WORKING_SIDE)
         return PIXEL_SIGMA.get(matcher.name, 1.0) * max(1.0, ratio)
+
+
+def _unpacked(bits: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray | None:
+    """The mask (H, W) of np.packbits; None for none."""
+    if bits is None:
+        return None
+    return np.unpackbits(bits, count=shape[0] * shape[1]).astype(bool).reshape(shape)
 
 
 def _with_type(features: Features, kind: type) -> Features:
