@@ -1,5 +1,6 @@
 """The worker thread, without ROS messages: order, newest wins, reset, faults, stopping."""
 
+import copy
 import threading
 import time
 
@@ -197,15 +198,20 @@ def test_the_time_of_matching_is_told_by_its_own_name(worker, results):
     first = estimator.looks
 
     def looks(prepared, progress=None):
-        for estimate in first(prepared, progress):
-            yield estimate
-        estimate.timings = {**estimate.timings, 'match': 2.0, 'refine': 0.5}
-        yield estimate
+        early, later = first(prepared, progress)
+        yield early
+        matched = {'match': 2.0, 'refine': 0.5}
+        between = copy.copy(early)
+        between.timings = {**early.timings, **matched}
+        yield between
+        later.timings = {**later.timings, **matched}
+        yield later
 
     estimator.looks = looks
     worker.offer_all([candidate(0), candidate(1)])
-    last = results.wait(Solved, 3)[2]
-    assert last.again and last.seconds == {'match': 2.0, 'refine': 0.5}
+    _, matched, last = results.wait(Solved, 3)
+    assert matched.again and matched.seconds == {'match': 2.0, 'refine': 0.5}
+    assert last.again and set(last.seconds) == {'second_look'}
 
 
 def test_a_second_look_that_fails_is_told_from_a_first_one(worker, results):

@@ -1,6 +1,7 @@
 """The focal length that matches of several views tell."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,22 +95,27 @@ def test_views_are_solved_again_with_what_was_found(monkeypatch):
         camera_source: str = 'given'
 
     class Estimator:
-        def estimate(self, views):
+        def prepare(self, view):
+            return view
+
+        def look(self, views):
             solved.append(views)
-            return dataclasses.replace(
-                estimate,
-                cameras=tuple(view.camera for view in views),
-                intrinsics_source=tuple(view.camera_source for view in views),
+            cameras = tuple(view.camera for view in views)
+            sources = tuple(view.camera_source for view in views)
+            return SimpleNamespace(
+                estimate=dataclasses.replace(estimate, cameras=cameras, intrinsics_source=sources)
             )
 
     monkeypatch.setattr(refining, 'match_pairs', lambda *_: found)
-    monkeypatch.setattr(refining, 'refine', lambda estimate, *_: estimate)
+    monkeypatch.setattr(refining, 'refined_looks', lambda _, look, *__: [look.estimate])
     views = [View() for _ in range(4)]
-    got = refining.refined(Estimator(), estimate, views, [None] * 4, [])
+    look = SimpleNamespace(estimate=estimate)
+    got = refining.refined(Estimator(), look, views, [None] * 4, [])
     assert got.intrinsics_source == ('matches',) * 4
     for camera in got.cameras:
         assert float(camera.matrix[0, 0]) == pytest.approx(500, rel=0.03)
     known = dataclasses.replace(estimate, intrinsics_source=('given',) * 4)
-    same = refining.refined(Estimator(), known, views, [None] * 4, [])
+    look = SimpleNamespace(estimate=known)
+    same = refining.refined(Estimator(), look, views, [None] * 4, [])
     assert same.cameras is known.cameras and len(solved) == 1
     assert 'focal' in got.timings and 'focal' not in same.timings

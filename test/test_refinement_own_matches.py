@@ -84,9 +84,9 @@ def test_a_pose_loses_where_the_networks_own_matches_are_not_explained():
     wrong = rotation_from_vector(np.radians([0, 25.0, 0])) @ relative
     covariance = np.eye(3) * 1e-4
     for R_pair, loses in ((relative, False), (wrong, True)):
-        arguments = R_pair, move, covariance, features
-        alone = judge(*arguments, prior, 0, 1)
-        held = judge(*arguments, replace(prior, matches=own), 0, 1)
+        arguments = R_pair[None], move[None], covariance[None], features
+        (alone,) = judge(*arguments, prior, 0, 1)
+        (held,) = judge(*arguments, replace(prior, matches=own), 0, 1)
         assert (held.belief < alone.belief - 1) == loses
         assert held.evidence == alone.evidence
         assert held.belief <= alone.belief

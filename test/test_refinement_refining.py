@@ -34,33 +34,65 @@ def refining():
 def test_it_is_the_estimate_refined(views, refining):
     found = refining.estimate(views)
     assert isinstance(found, RefinedEstimate)
-    plain = refining.estimator.estimate(views)
-    expected = refine(plain, [keyframe(view) for view in views], refining.matchers)
+    plain = refining.estimator.look([refining.estimator.prepare(view) for view in views])
+    expected = refine(plain.estimate, [keyframe(view) for view in views], refining.matchers)
     np.testing.assert_allclose(found.R, expected.R, atol=1e-9)
     np.testing.assert_allclose(found.t, expected.t, atol=1e-9)
     assert {'denoise', 'match', 'refine'} <= set(found.timings)
 
 
 @pytest.fixture
-def looking_twice(monkeypatch):
-    from ray_pose_ros.estimation import answer
+def unsure(views):
+    """Three views of one thing, and a fourth that has nothing to match."""
+    nothing = np.full_like(views[3].image, 128)
+    return [*views[:3], dataclasses.replace(views[3], image=nothing)]
 
-    plain = answer.settle
-    monkeypatch.setattr(answer, 'settle', lambda *a: dataclasses.replace(plain(*a), agreed=False))
 
-
-def test_the_answers_before_the_matching_come_at_once(views, refining, looking_twice):
+def test_the_first_answer_comes_before_the_matching(views, refining):
     looks = list(refining.looks([refining.prepare(view) for view in views]))
-    plain = list(refining.estimator.looks([refining.estimator.prepare(view) for view in views]))
-    assert len(looks) == len(plain) + 1 == 3
-    assert all(isinstance(x, RefinedEstimate) for x in looks)
-    for early, expected in zip(looks, plain, strict=False):
-        np.testing.assert_array_equal(early.R, expected.R)
-        assert not early.sure.any() and 'match' not in early.timings
-    assert looks[1].timings['denoise'] > looks[0].timings['denoise']
+    assert len(looks) == 2  # all of them sure: nothing is left to look for
+    early, last = looks
+    plain = refining.estimator.look([refining.estimator.prepare(view) for view in views])
+    np.testing.assert_array_equal(early.R, plain.estimate.R)
+    assert not early.sure.any() and 'match' not in early.timings
     expected = refining.solve([refining.prepare(view) for view in views])
-    np.testing.assert_array_equal(looks[2].R, expected.R)
-    assert looks[2].sure.any() and 'match' in looks[2].timings
+    np.testing.assert_array_equal(last.R, expected.R)
+    assert last.sure.all() and 'match' in last.timings
+    assert last.timings['denoise'] == early.timings['denoise']
+
+
+def test_the_network_is_shown_the_refined_cameras_where_views_are_unsure(
+    unsure, refining, monkeypatch
+):
+    shown = []
+    inner = refining.estimator.look_again
+
+    def watching(look, cameras, progress):
+        shown.append(cameras)
+        return inner(look, cameras, progress)
+
+    monkeypatch.setattr(refining.estimator, 'look_again', watching, raising=False)
+    prepared = [refining.prepare(view) for view in unsure]
+    early, matched, second = refining.looks(prepared)
+    assert matched.sure.tolist() == [True, True, True, False]
+    ((R, t),) = shown
+    np.testing.assert_array_equal(R, matched.R)
+    np.testing.assert_array_equal(t, matched.t)
+    # the other answer of the network, by the same matches
+    assert not np.allclose(second.model.R, matched.model.R, atol=1e-4)
+    np.testing.assert_array_equal(second.pairs, matched.pairs)
+    assert second.sure.tolist() == matched.sure.tolist()
+    assert second.timings['denoise'] > matched.timings['denoise']
+    assert second.timings['refine'] > matched.timings['refine']
+    assert second.timings['match'] == matched.timings['match']
+    np.testing.assert_array_equal(refining.solve(prepared).R, second.R)
+    # unless it is told to look once
+    refining.second_look = False
+    try:
+        _, once = refining.looks(prepared)
+    finally:
+        refining.second_look = True
+    np.testing.assert_array_equal(once.R, matched.R)
 
 
 class Counting:

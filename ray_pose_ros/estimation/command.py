@@ -3,6 +3,8 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 DESCRIPTION = """\
@@ -90,10 +92,11 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     return parser
 
 
-def run(args: argparse.Namespace, follow=None) -> int:
+def run(args: argparse.Namespace, solve=None) -> int:
     """Do it. Bad input raises ValueError before the model is loaded.
 
-    follow: called with the estimator, its estimate and the views, returns the estimate to write.
+    solve: called with the estimator, what it has prepared and the views, returns the estimate to
+        write; None for the estimator's own.
     """
     from ray_pose_ros.estimation import images, inputs
 
@@ -121,9 +124,12 @@ def run(args: argparse.Namespace, follow=None) -> int:
         upright=not args.as_they_are,
         second_look=not args.one_look,
     )
-    estimate = _solve(estimator, loaded.views)
-    if follow is not None:
-        estimate = follow(estimator, estimate, loaded.views)
+    prepared = []
+    with progress_bar('features', 'view', len(loaded.views)) as progress:
+        for view in loaded.views:
+            prepared.append(estimator.prepare(view))
+            progress(len(prepared), len(loaded.views))
+    estimate = (solve or _solve)(estimator, prepared, loaded.views)
     args.out.mkdir(parents=True, exist_ok=True)
     errors = results.compare(estimate, loaded.truth, loaded.scene_centres)
     print(results.table(estimate, errors))
@@ -134,11 +140,17 @@ def run(args: argparse.Namespace, follow=None) -> int:
     return 0
 
 
-def _solve(estimator, views):
-    """Estimate with two progress bars, shown on a terminal only."""
+@contextmanager
+def progress_bar(what: str, unit: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, nothing elsewhere; what `with` gives is a `progress` to call."""
     from tqdm import tqdm
 
-    show = {'disable': None, 'leave': False, 'file': sys.stderr}
-    prepared = [estimator.prepare(v) for v in tqdm(views, desc='features', unit='view', **show)]
-    with tqdm(desc='denoise', unit='step', total=len(estimator.plan.steps), **show) as bar:
-        return estimator.solve(prepared, progress=lambda done, total: bar.update(done - bar.n))
+    with tqdm(
+        desc=what, unit=unit, total=total, disable=None, leave=False, file=sys.stderr
+    ) as bar:
+        yield lambda done, _: bar.update(max(0, done - bar.n))
+
+
+def _solve(estimator, prepared, views):
+    with progress_bar('denoise', 'step', len(estimator.plan.steps)) as progress:
+        return estimator.solve(prepared, progress=progress)

@@ -9,7 +9,7 @@ own gauges differ from it by a similarity, taken off here.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +93,24 @@ class Estimate:
     def centres(self) -> np.ndarray:
         """Camera centres (N, 3) in the world."""
         return camera_centres(self.R, self.t)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the network has told of N views, and what it begins with when it looks again.
+
+    Attributes:
+        estimate: as `Estimator.solve` returns it. window, answer: what it was made from.
+    """
+
+    estimate: Estimate
+    window: Window
+    answer: Answer
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether many of the network's matches disagree with the cameras that it told."""
+        return self.answer.settled is not None and not self.answer.settled.agreed
 
 
 class Estimator:
@@ -188,24 +206,54 @@ class Estimator:
 
         Nothing is computed for the second before it is asked for.
         """
+        steps = len(self.plan.steps)
+        total = steps + (1 if self._second_time else 0)
+        first = self.look(prepared, _part(progress, 0, total))
+        again = total > steps and first.disagrees
+        if total > steps and not again and progress:
+            progress(total, total)
+        yield first.estimate
+        if again:
+            yield self.look_again(first, progress=_part(progress, steps, total)).estimate
+
+    def look(
+        self, prepared: Sequence[Prepared], progress: Callable[[int, int], None] | None = None
+    ) -> Look:
+        """What the network tells of these views before it is shown any cameras; as `solve`."""
         _check_count(len(prepared))
         prepared = self._uprighted(prepared)
         begin = time.perf_counter()
         with torch.inference_mode(), self._arithmetic():
             window = Window.of(self.model, prepared, self.samples, len(self.plan.steps) == 1)
         begun = time.perf_counter() - begin
-        steps = len(self.plan.steps)
-        total = steps + (1 if self._second_time else 0)
-        found, timings = self._look(window, _part(progress, 0, total))
+        found, timings = self._look(window, progress)
         timings['denoise'] += begun
-        again = total > steps and found.settled is not None and not found.settled.agreed
-        if total > steps and not again and progress:
-            progress(total, total)
-        yield self._estimate(window.prepared, found, timings)
-        if again:
-            found, more = self._look(window, _part(progress, steps, total), found)
-            timings = {name: timings[name] + more[name] for name in timings}
-            yield self._estimate(window.prepared, found, timings)
+        return Look(self._estimate(prepared, found, timings), window, found)
+
+    def look_again(
+        self,
+        look: Look,
+        cameras: tuple[np.ndarray, np.ndarray] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Look | None:
+        """What the network tells when it is shown cameras, noised a little.
+
+        cameras: R (N, 3, 3) and t (N, 3) of the same views in the published world, as somebody
+            knows them who knows more than it; None for those that it has told.
+
+        None where the checkpoint is not made for it, or has not matched the views.
+        """
+        settled = look.answer.settled
+        if not self._second_time or settled is None:
+            return None
+        shown = look.answer
+        if cameras is not None:
+            R, t = cameras
+            shown = replace(shown, settled=replace(settled, R=R, t=t))
+        found, more = self._look(look.window, progress, shown)
+        before = look.estimate.timings
+        timings = {name: before.get(name, 0.0) + seconds for name, seconds in more.items()}
+        return Look(self._estimate(look.window.prepared, found, timings), look.window, found)
 
     def _look(
         self, window: Window, progress, first: Answer | None = None

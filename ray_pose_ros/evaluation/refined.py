@@ -35,7 +35,7 @@ class RefinedMethod:
     """Estimates of `prior`, refined; features are cached per view.
 
     Args:
-        prior: with `begin(sequence)` and `estimate(indices, rng) -> (Estimate, seconds)`.
+        prior: a `ModelMethod`, or what has its methods but no estimator that could look again.
         matcher: see `refinement.default_matchers`.
         deadline: see `refinement.refine`.
         device: of the learned matcher.
@@ -64,25 +64,27 @@ class RefinedMethod:
 
     def estimate(self, indices: np.ndarray, rng: np.random.Generator) -> tuple[Estimate, float]:
         """As that of `ModelMethod`."""
+        from ray_pose_ros.refinement.refine import refine
         from ray_pose_ros.refinement.refining import refined
 
-        estimate, seconds = self.prior.estimate(indices, rng)
         keyframes = [self._keyframes[int(i)] for i in indices]
         # as from nothing: what is kept from another subset is counted again
-        cached = self._cached(keyframes)
+        seconds = self.cached(indices)
         begin = time.perf_counter()
-        views = [self._views[int(i)] for i in indices]
-        estimator = getattr(self.prior, 'estimator', None)
-        found = refined(estimator, estimate, views, keyframes, self.matchers, self.deadline)
-        return found, seconds + time.perf_counter() - begin + cached
+        if isinstance(self.prior, ModelMethod):
+            estimator, views = self.prior.estimator, [self._views[int(i)] for i in indices]
+            look = estimator.look(self.prior.prepare(indices))
+            found = refined(estimator, look, views, keyframes, self.matchers, self.deadline)
+        else:
+            estimate, _ = self.prior.estimate(indices, rng)
+            found = refine(estimate, keyframes, self.matchers, self.deadline)
+        return found, seconds + time.perf_counter() - begin
 
     def cached(self, indices: np.ndarray) -> float:
         """As that of `ModelMethod`, matches included."""
         keyframes = [self._keyframes[int(i)] for i in indices]
-        return self.prior.cached(indices) + self._cached(keyframes)
-
-    def _cached(self, keyframes) -> float:
-        return sum(k.seconds + k.matching_seconds(keyframes) for k in keyframes)
+        matching = sum(k.seconds + k.matching_seconds(keyframes) for k in keyframes)
+        return self.prior.cached(indices) + matching
 
     def kept(self, index: int) -> Left:
         """What a map keeps of a view for `again`."""

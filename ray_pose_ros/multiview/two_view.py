@@ -114,13 +114,13 @@ def agreement_nats(R: np.ndarray, t: np.ndarray, matches: RayMatches, limit: flo
     """How much likelier (...) the matches are under poses R (..., 3, 3), t (..., 3) than under
     none, nats: as robust least squares sees them, cut off beyond `limit` deviations."""
     a, b = (np.reshape(x.T, (3,) + (1,) * (t.ndim - 1) + (-1,)) for x in (matches.a, matches.b))
-    terms = epipolar_terms(
+    error, ahead = epipolar_misses(
         np.moveaxis(R, (-2, -1), (0, 1))[..., None], np.moveaxis(t, -1, 0)[..., None], a, b
     )
-    u = (terms.error / (limit * matches.sigma)) ** 2
+    u = (error / (limit * matches.sigma)) ** 2
     weight = np.ones(len(matches)) if matches.weight is None else matches.weight
     weight = weight * min(1.0, MOST_MATCHES / max(weight.sum(), 1e-9))
-    return 0.5 * limit**2 * (weight * terms.ahead / (1 + u)).sum(-1)
+    return 0.5 * limit**2 * (weight * ahead / (1 + u)).sum(-1)
 
 
 def object_misfit(

@@ -1,9 +1,9 @@
 """
 What becomes of one window: answers that get better, and the map. No ROS import.
 
-The model's poses come first, refined by what is known of its keyframes, then those of a second
-look, then refined ones. At last a wider window is refined, with keyframes of the map that have
-left this one.
+The model's poses come first, refined by what is known of its keyframes, then refined ones, then
+those of a second look, if any. At last a wider window is refined, with keyframes of the map that
+have left this one.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def answers(
     """
     keyframes, newest, model = (), None, None
     try:
-        begin, first = time.monotonic(), True
+        begin, before = time.monotonic(), None
         for told, count in economy.looks([k.prepared for k in window], progress=progress):
             _check_finite(told)
             keyframes = tuple(window[len(window) - count :])
-            seconds = _stages(told, time.monotonic() - begin, first)
+            seconds = _stages(told, before, time.monotonic() - begin)
             newest, mapped = told, None
             if map_ is not None:
                 begin = time.monotonic()
@@ -64,7 +64,7 @@ def answers(
                 seconds['join'] = time.monotonic() - begin
                 model = getattr(told, 'model', None)
             yield Answer(keyframes, newest, mapped, told.rotation_sigma, seconds)
-            begin, first = time.monotonic(), False
+            begin, before = time.monotonic(), told
     finally:  # a window that was given up has told something, too
         if model is not None:
             map_.tell(keyframes, model)
@@ -105,12 +105,12 @@ def _check_finite(estimate: Any) -> None:
         raise FloatingPointError('the solution is not finite')
 
 
-def _stages(estimate: Any, seconds: float, first: bool) -> dict[str, float]:
-    """Where the seconds of an answer went, as it is told in diagnostics."""
+def _stages(estimate: Any, before: Any, seconds: float) -> dict[str, float]:
+    """Where the seconds of an answer after another one went, as it is told in diagnostics."""
     timings = estimate.timings
-    if first:
+    if before is None:
         # its 'features' are those of the whole window, most of them computed long ago
         return {'solve': seconds, **{k: v for k, v in timings.items() if k != 'features'}}
-    if 'match' in timings:
+    if 'match' in timings and 'match' not in before.timings:
         return {k: timings[k] for k in ('match', 'refine')}
     return {'second_look': seconds}

@@ -41,16 +41,15 @@ def agree(pairs: Pairs, prior: Prior) -> Agreement:
     useful = {key: [h for h in hs if value(h) > 0] for key, hs in pairs.items()}
     links = _Links({key: hs for key, hs in useful.items() if hs})
     modes = np.concatenate([prior.R[None], prior.samples])
-    found = []
-    for mode in modes:
-        for start in (mode, _grow(mode, links)):
-            R = _descend(start, mode, links, prior)
-            found.append((worth(R, links, prior), R))
-            if not links.pairs:
-                break
-    best, R = max(found, key=lambda x: x[0])
-    R = R @ R[0].T
-    return Agreement(R, _chosen(R, links), best - prior_worth(prior.R, prior))
+    starts = modes
+    if links.pairs:
+        starts = np.concatenate([modes, [_grow(mode, links) for mode in modes]])
+        modes = np.concatenate([modes, modes])
+    ends = _descend(starts, modes, links, prior)
+    worths = worth(ends, links, prior)
+    best = int(worths.argmax())
+    R = ends[best] @ ends[best, 0].T
+    return Agreement(R, _chosen(R, links), float(worths[best] - prior_worth(prior.R, prior)))
 
 
 def value(h: Hypothesis) -> float:
@@ -78,43 +77,47 @@ class _Links:
         self.i, self.j = np.array(list(pairs), dtype=int).reshape(-1, 2).T
         counts = np.array([len(hs) for hs in pairs.values()], dtype=int)
         self.of = np.repeat(np.arange(len(counts)), counts)
-        self._first = np.cumsum(counts) - counts
+        # (E, most) a row for each pair, those with fewer hypotheses filled up with their first
+        first, place = np.cumsum(counts) - counts, np.arange(counts.max(initial=0))
+        self._rows = first[:, None] + np.where(place < counts[:, None], place, 0)
         self.R = np.array([h.R for h in every]).reshape(-1, 3, 3)
         self.value = np.array([value(h) for h in every])
         self.sigma = np.array([edge_sigma(h) for h in every])
 
     def relative(self, R: np.ndarray) -> np.ndarray:
-        """(E, 3, 3), from the first to the second view of each pair."""
-        return R[self.j] @ np.swapaxes(R[self.i], -1, -2)
+        """(..., E, 3, 3), from the first to the second view of each pair."""
+        return R[..., self.j, :, :] @ np.swapaxes(R[..., self.i, :, :], -1, -2)
 
     def fits(self, relative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Angles (H,) by which hypotheses are off, rad, and what they are worth there, nats."""
-        angle = angle_between(self.R, relative[self.of])
+        """By how much hypotheses are off (..., H), rad, and what they are worth there, nats."""
+        angle = angle_between(self.R, relative[..., self.of, :, :])
         off = np.minimum(angle / (self.sigma / 3**0.5), 50.0)
         return angle, self.value - 0.5 * off**2
 
     def best(self, fits: np.ndarray) -> np.ndarray:
-        """Indices (E,) of each pair's hypothesis with the largest of `fits` (H,)."""
-        if not len(fits):
-            return np.zeros(0, dtype=int)
-        largest = np.maximum.reduceat(fits, self._first)
-        candidates = np.flatnonzero(fits == largest[self.of])
-        return candidates[np.unique(self.of[candidates], return_index=True)[1]]
+        """Indices (..., E) of each pair's hypothesis with the largest of `fits` (..., H)."""
+        if not len(self._rows):
+            return np.zeros((*fits.shape[:-1], 0), dtype=int)
+        column = fits[..., self._rows].argmax(-1)
+        return self._rows[np.arange(len(self._rows)), column]
 
 
-def worth(R: np.ndarray, links: _Links, prior: Prior) -> float:
-    """Log belief in rotations R (N, 3, 3), nats up to a constant."""
+def worth(R: np.ndarray, links: _Links, prior: Prior) -> np.ndarray:
+    """Log belief (...) in rotations R (..., N, 3, 3), nats up to a constant."""
     _, fits = links.fits(links.relative(R))
-    return float(np.maximum(fits[links.best(fits)], 0.0).sum()) + prior_worth(R, prior)
+    largest = np.take_along_axis(fits, links.best(fits), -1)
+    return np.maximum(largest, 0.0).sum(-1) + prior_worth(R, prior)
 
 
-def prior_worth(R: np.ndarray, prior: Prior) -> float:
-    """Log density of rotations R under the prior, the world turned to suit it best."""
+def prior_worth(R: np.ndarray, prior: Prior) -> np.ndarray:
+    """Log density (...) of rotations R (..., N, 3, 3) under the prior, the world turned to suit it
+    best."""
     sigma = np.maximum(prior.rotation_sigma, 1e-3)
     modes = np.concatenate([prior.R[None], prior.samples])
-    turned = modes @ alignment(R, modes, sigma)[:, None]
-    density = gauss(angle_between(R, turned), sigma)  # (S, N)
-    return float(np.log(DOUBT + (1 - DOUBT) * density).sum(-1).max())
+    R = R[..., None, :, :, :]
+    turned = modes @ alignment(R, modes, sigma)[..., None, :, :]
+    density = gauss(angle_between(R, turned), sigma)  # (..., S, N)
+    return np.log(DOUBT + (1 - DOUBT) * density).sum(-1).max(-1)
 
 
 def _chosen(R: np.ndarray, links: _Links) -> dict[tuple[int, int], Hypothesis]:
@@ -145,20 +148,24 @@ def _grow(mode: np.ndarray, links: _Links) -> np.ndarray:
     return R
 
 
-def _descend(R: np.ndarray, mode: np.ndarray, links: _Links, prior: Prior) -> np.ndarray:
-    """Reweighted least squares on the rotations, from R on; pairs choose their hypothesis anew."""
-    n, own = len(R), np.arange(len(R))
+def _descend(R: np.ndarray, modes: np.ndarray, links: _Links, prior: Prior) -> np.ndarray:
+    """Reweighted least squares on the rotations, from each of R (S, N, 3, 3) on, held by `modes`.
+
+    Pairs choose their hypothesis anew in each step.
+    """
+    starts, n = R.shape[:2]
+    own, every = np.arange(n), np.arange(starts)[:, None]
     sigma = np.maximum(prior.rotation_sigma, 1e-3) / 3**0.5
     i, j, eye = links.i, links.j, np.eye(3)
     for step in range(12):
         widen = max(1.0, 4.0 * 0.7**step)
-        A, b = np.zeros((n, n, 3, 3)), np.zeros((n, 3))
-        target = mode @ alignment(R, mode, sigma)
+        A, b = np.zeros((starts, n, n, 3, 3)), np.zeros((starts, n, 3))
+        target = modes @ alignment(R, modes, sigma)[:, None]
         e = vector_from_rotation(target @ np.swapaxes(R, -1, -2))
         # tails of the prior are heavy: far from it, it hardly pulls
         w = 1 / sigma**2 / (1 + (e * e).sum(-1) / (3 * sigma) ** 2)
-        A[own, own] += w[:, None, None] * eye
-        b += w[:, None] * e
+        A[:, own, own] += w[..., None, None] * eye
+        b += w[..., None] * e
         relative = links.relative(R)
         best = links.best(links.fits(relative)[1])
         Q, s = links.R[best], links.sigma[best] / 3**0.5
@@ -166,13 +173,14 @@ def _descend(R: np.ndarray, mode: np.ndarray, links: _Links, prior: Prior) -> np
         # e + Q w_i - w_j = 0; Geman-McClure with a scale that the belief sets
         scale = widen * s * (1 + 2 * np.maximum(links.value[best], 0.0)) ** 0.5
         w = 1 / s**2 / (1 + (e * e).sum(-1) / scale**2) ** 2
-        weight, back = w[:, None, None], np.swapaxes(Q, -1, -2)
+        weight, back = w[..., None, None], np.swapaxes(Q, -1, -2)
         for one, other, block in ((i, i, eye), (j, j, eye), (i, j, -back), (j, i, -Q)):
-            np.add.at(A, (one, other), weight * block)
-        np.add.at(b, i, -w[:, None] * (back @ e[..., None])[..., 0])
-        np.add.at(b, j, w[:, None] * e)
-        A = A.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n)
-        x = np.linalg.solve(A + 1e-9 * np.trace(A) * np.eye(3 * n), b.reshape(-1)).reshape(n, 3)
+            np.add.at(A, (every, one, other), weight * block)
+        np.add.at(b, (every, i), -w[..., None] * (back @ e[..., None])[..., 0])
+        np.add.at(b, (every, j), w[..., None] * e)
+        A = A.transpose(0, 1, 3, 2, 4).reshape(starts, 3 * n, 3 * n)
+        damping = 1e-9 * np.trace(A, axis1=1, axis2=2)[:, None, None] * np.eye(3 * n)
+        x = np.linalg.solve(A + damping, b.reshape(starts, -1, 1)).reshape(starts, n, 3)
         R = rotation_from_vector(x) @ R
         if np.abs(x).max() < 1e-5:
             break

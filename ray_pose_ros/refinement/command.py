@@ -1,7 +1,6 @@
 """`ray-pose estimate`: the estimator's command, and refinement after it."""
 
 import argparse
-import sys
 
 from ray_pose_ros.estimation import command
 
@@ -42,20 +41,13 @@ def run(args: argparse.Namespace) -> int:
     except MatcherUnavailable as error:
         raise ValueError(str(error)) from error
 
-    def follow(estimator, estimate, views):
-        from tqdm import tqdm
-
-        show = {'disable': None, 'leave': False, 'file': sys.stderr}
+    def solve(estimator, prepared, views):
+        with command.progress_bar('denoise', 'step', len(estimator.plan.steps)) as progress:
+            look = estimator.look(prepared, progress)
         pairs = len(views) * (len(views) - 1) // 2
-        with tqdm(desc='match', unit='pair', total=pairs, **show) as bar:
-            found = refined(
-                estimator,
-                estimate,
-                views,
-                [keyframe(view) for view in views],
-                matchers,
-                progress=lambda done, total: bar.update(max(0, done - bar.n)),
-            )
+        keyframes = [keyframe(view) for view in views]
+        with command.progress_bar('match', 'pair', pairs) as progress:
+            found = refined(estimator, look, views, keyframes, matchers, progress=progress)
         names = ', '.join(matcher.name for matcher in matchers)
         print(
             f'refined with {names}: {len(found.pairs)} of {pairs} pairs joined, '
@@ -63,4 +55,4 @@ def run(args: argparse.Namespace) -> int:
         )
         return found
 
-    return command.run(args, follow)
+    return command.run(args, solve)

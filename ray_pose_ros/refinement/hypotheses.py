@@ -117,13 +117,17 @@ def hypotheses(
     if len(matches) >= 3:
         starts += [(R, looking_translation(R, matches)) for R in modes]
     poses = poses + _refined(starts, matches)
-    found = [judge(*pose, matches, prior, i, j) for pose in poses]
+    if not poses:
+        return []
+    found = judge(*map(np.stack, zip(*poses, strict=True)), matches, prior, i, j)
     found = sorted(_rivals(found), key=lambda h: -h.belief)
-    kept: list[Hypothesis] = []
-    for h in found:
-        if all(angle_between(h.R, other.R) > _SAME for other in kept):
-            kept.append(h)
-    return kept[:count]
+    R = np.stack([h.R for h in found])
+    apart = angle_between(R[:, None], R[None]) > _SAME
+    kept: list[int] = []
+    for n in range(len(found)):
+        if len(kept) < count and apart[n, kept].all():
+            kept.append(n)
+    return [found[n] for n in kept]
 
 
 def judge(
@@ -134,32 +138,42 @@ def judge(
     prior: Prior,
     i: int,
     j: int,
-) -> Hypothesis:
-    """A relative pose as hypothesis."""
-    score, inliers = support(R, t, matches, THRESHOLD)
+) -> list[Hypothesis]:
+    """Relative poses R (P, 3, 3), t (P, 3), with covariances (P, 3, 3) of R, as hypotheses."""
+    scores, inliers = support(R, t, matches, THRESHOLD)
     chance = chance_support(len(matches))
-    evidence = EVIDENCE * (float(score) - chance)
-    if evidence > 0:  # a look-alike side may have a hundred matches, too
-        evidence = SATURATION * np.log1p(evidence / SATURATION)
-    misfit = _OBJECT_SHARE * float(object_misfit(R, t, matches, OBJECT_ANGLE, OBJECT_RATIO))
-    told = float(prior.log_ratio(i, j, R))
-    odds = log_odds(float(score), len(matches), misfit)
-    if odds < LEAST and odds + told < CONFIRMED:
-        evidence = min(evidence, misfit)
-    misfit += _unexplained(R, t, prior, i, j)
-    belief = evidence + told - misfit
-    sigma = float(np.sqrt(np.trace(covariance)))
-    return Hypothesis(R, t, sigma, float(score), inliers, evidence, misfit, belief)
+    evidence = EVIDENCE * (scores - chance)
+    # a look-alike side may have a hundred matches, too
+    evidence = np.where(
+        evidence > 0, SATURATION * np.log1p(np.maximum(evidence, 0.0) / SATURATION), evidence
+    )
+    misfit = _OBJECT_SHARE * object_misfit(R, t, matches, OBJECT_ANGLE, OBJECT_RATIO)
+    told = prior.log_ratio(i, j, R)
+    odds = log_odds(scores, len(matches), misfit)
+    useless = (odds < LEAST) & (odds + told < CONFIRMED)
+    evidence = np.where(useless, np.minimum(evidence, misfit), evidence)
+    misfit = misfit + _unexplained(R, t, prior, i, j)
+    sigma = np.sqrt(np.trace(covariance, axis1=-2, axis2=-1))
+    numbers = zip(
+        *(x.tolist() for x in (sigma, scores, evidence, misfit, evidence + told - misfit)),
+        strict=True,
+    )
+    return [
+        Hypothesis(R[n], t[n], spread, score, inliers[n], nats, lost, belief)
+        for n, (spread, score, nats, lost, belief) in enumerate(numbers)
+    ]
 
 
-def _unexplained(R: np.ndarray, t: np.ndarray, prior: Prior, i: int, j: int) -> float:
-    """What a pose loses for the network's own matches of views i and j, nats."""
+def _unexplained(R: np.ndarray, t: np.ndarray, prior: Prior, i: int, j: int) -> np.ndarray:
+    """What poses (P, ...) lose for the network's own matches of views i and j, nats (P,)."""
     own = prior.matches.get((i, j))
     if own is None:
-        return 0.0
-    poses = (prior.pair_rotations(i, j)[0], R), (prior.pair_translation(i, j), t)
-    before, now = agreement_nats(*map(np.stack, poses), own, LIMIT)
-    return min(_LOSS * max(float(before - now), 0.0), _MOST_LOST)
+        return np.zeros(len(R))
+    before = prior.pair_rotations(i, j)[:1], prior.pair_translation(i, j)[None]
+    nats = agreement_nats(
+        *(np.concatenate(x) for x in zip(before, (R, t), strict=True)), own, LIMIT
+    )
+    return np.minimum(_LOSS * np.maximum(nats[0] - nats[1:], 0.0), _MOST_LOST)
 
 
 def _refined(starts: list[tuple[np.ndarray, np.ndarray]], matches: RayMatches) -> list[Found]:
@@ -174,10 +188,10 @@ def near(R: np.ndarray, t: np.ndarray, matches: RayMatches) -> np.ndarray:
     return support(R, t, matches, 1.5 * THRESHOLD)[1]
 
 
-def log_odds(score: float, count: int, misfit: float) -> float:
-    """That a pose is right (within 8 degrees) with which `score` of `count` matches agree, nats.
+def log_odds(score: np.ndarray, count: int, misfit: np.ndarray) -> np.ndarray:
+    """That poses (...) with which `score` of `count` matches agree are right (within 8 degrees).
 
-    Without the prior. Nats of evidence are more generous: pairs confirm each other.
+    Nats, without the prior. Nats of evidence are more generous: pairs confirm each other.
     """
     share = score / max(count, 1)
     return CONSTANT + RATIO * share**2 + NUMBER * float(np.log(max(count, 1))) - misfit

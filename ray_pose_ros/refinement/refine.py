@@ -107,15 +107,26 @@ def refine(
     Without trustworthy matches the estimate comes back as it was. Raises ValueError for another
     number of keyframes than views, or a deadline that is not positive.
     """
+    return matched_and_refined(estimate, keyframes, matchers, deadline, progress)[0]
+
+
+def matched_and_refined(
+    estimate: Estimate,
+    keyframes: Sequence[Keyframe],
+    matchers: Sequence[Matcher],
+    deadline: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[RefinedEstimate, Pairs]:
+    """What `refine` returns, and what it was refined by."""
     _check_count(estimate, keyframes)
     if deadline is not None and not deadline > 0:
         raise ValueError(f'deadline is {deadline}, expected seconds above 0')
     begin = time.perf_counter()
     found = match_pairs(estimate, prior_of(estimate), keyframes, matchers, deadline, progress)
+    seconds = time.perf_counter() - begin
     pairs = len(keyframes) * (len(keyframes) - 1) // 2
-    refined = _refined(estimate, found, pulse_of(progress, pairs))
-    seconds = time.perf_counter() - begin - refined.timings['refine']
-    return replace(refined, timings={**refined.timings, 'match': seconds})
+    refined = refine_by(estimate, found, pulse_of(progress, pairs))
+    return replace(refined, timings={**refined.timings, 'match': seconds}), found
 
 
 def refine_known(estimate: Estimate, keyframes: Sequence[Keyframe]) -> RefinedEstimate:
@@ -124,19 +135,13 @@ def refine_known(estimate: Estimate, keyframes: Sequence[Keyframe]) -> RefinedEs
     Where there are none yet the estimate comes back as it was. Raises ValueError as `refine`.
     """
     _check_count(estimate, keyframes)
-    return _refined(estimate, known_pairs(estimate, keyframes))
+    return refine_by(estimate, known_pairs(estimate, keyframes))
 
 
-def _check_count(estimate: Estimate, keyframes: Sequence[Keyframe]) -> None:
-    if len(keyframes) != len(estimate.R):
-        raise ValueError(
-            f'{len(keyframes)} keyframes, expected {len(estimate.R)} as in the estimate'
-        )
-
-
-def _refined(
+def refine_by(
     estimate: Estimate, found: Pairs, pulse: Callable[[], None] = lambda: None
 ) -> RefinedEstimate:
+    """Refine an estimate by given matches of its views. pulse as of `solve`."""
     begin = time.perf_counter()
     solved = solve(prior_of(estimate), found.matches, np.array(estimate.t), found.poses, pulse)
     timings = {**estimate.timings, 'refine': time.perf_counter() - begin}
@@ -200,6 +205,13 @@ def solve(
         believed = replace(believed, rotation_sigma=told.rotation_sigma)
     found = certainty(R, t, information, believed, agreed.chosen)
     return replace(found, ray_matches=problem.matches)
+
+
+def _check_count(estimate: Estimate, keyframes: Sequence[Keyframe]) -> None:
+    if len(keyframes) != len(estimate.R):
+        raise ValueError(
+            f'{len(keyframes)} keyframes, expected {len(estimate.R)} as in the estimate'
+        )
 
 
 def _joined(first: dict, second: dict) -> dict:

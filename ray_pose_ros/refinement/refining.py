@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from ray_pose_ros.estimation.estimator import Estimate, Estimator
+from ray_pose_ros.estimation.estimator import Estimate, Estimator, Look
 from ray_pose_ros.estimation.packed_view import PackedView
 from ray_pose_ros.estimation.preparation import Prepared
 from ray_pose_ros.estimation.progress import pulse_of
@@ -17,7 +17,15 @@ from ray_pose_ros.matching import Matcher
 from .focal import focal_factor, scaled_cameras, unknown
 from .keyframe import Keyframe
 from .pairing import match_pairs
-from .refine import RefinedEstimate, keyframe, prior_of, refine, refine_known
+from .refine import (
+    RefinedEstimate,
+    keyframe,
+    matched_and_refined,
+    prior_of,
+    refine,
+    refine_by,
+    refine_known,
+)
 
 
 @dataclass(frozen=True)
@@ -73,24 +81,27 @@ class RefiningEstimator:
         prepared: Sequence[RefinablePrepared],
         progress: Callable[[int, int], None] | None = None,
     ) -> RefinedEstimate:
-        """As `Estimator.solve`, then refined. `progress` is called through both."""
-        estimate = self.estimator.solve(prepared, progress=progress)
-        return refine(estimate, _keyframes(prepared), self.matchers, progress=progress)
+        """As `Estimator.solve`, refined. `progress` is called through all of it."""
+        look = self.estimator.look(prepared, progress)
+        *_, found = refined_looks(
+            self.estimator, look, _keyframes(prepared), self.matchers, progress=progress
+        )
+        return found
 
     def looks(
         self,
         prepared: Sequence[RefinablePrepared],
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[RefinedEstimate]:
-        """As `Estimator.looks`, and at last what `solve` returns.
+        """The model's first answer, then those of `refined_looks`.
 
-        Nothing is matched for the answers before that, but they are refined by what is known from
-        the solutions of other windows, or from this one's when it was abandoned.
+        Nothing is matched for the first, but it is refined by what is known from the solutions of
+        other windows, or from this one's when it was abandoned.
         """
         keyframes = _keyframes(prepared)
-        for estimate in self.estimator.looks(prepared, progress=progress):
-            yield refine_known(estimate, keyframes)
-        yield refine(estimate, keyframes, self.matchers, progress=progress)
+        look = self.estimator.look(prepared, progress)
+        yield refine_known(look.estimate, keyframes)
+        yield from refined_looks(self.estimator, look, keyframes, self.matchers, progress=progress)
 
     def refine(
         self,
@@ -102,29 +113,30 @@ class RefiningEstimator:
         return refine(estimate, _keyframes(prepared), self.matchers, progress=progress)
 
     def estimate(self, views: Sequence[View]) -> RefinedEstimate:
-        """Prepare, solve, and refine as `refined` does."""
+        """Prepare, then as `refined`."""
         prepared = [self.prepare(view) for view in views]
-        estimate = self.estimator.solve(prepared)
-        return refined(self.estimator, estimate, views, _keyframes(prepared), self.matchers)
+        look = self.estimator.look(prepared)
+        return refined(self.estimator, look, views, _keyframes(prepared), self.matchers)
 
 
 def refined(
     estimator: Estimator,
-    estimate: Estimate,
+    look: Look,
     views: Sequence[View],
     keyframes: Sequence[Keyframe],
     matchers: Sequence[Matcher],
     deadline: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> RefinedEstimate:
-    """`refine`, after the focal length that was not given has been found.
+    """The last of `refined_looks`, after the focal length that was not given has been found.
 
     Its `timings` have also 'focal', seconds, where that was looked for.
 
     Args:
-        estimator: solves the views again, where another focal length fits their matches better.
-        estimate: its of these views. Others as of `refine`.
+        estimator: looks at the views again, where another focal length fits their matches better.
+        look: its at these views. Others as of `refine`.
     """
+    estimate = look.estimate
     free, spent = unknown(estimate), {}
     if free.any() and len(keyframes) == len(views) == len(free):
         begin = time.perf_counter()
@@ -138,11 +150,41 @@ def refined(
                 replace(view, camera=camera, camera_source='matches') if changed else view
                 for view, camera, changed in zip(views, cameras, free, strict=True)
             ]
-            estimate = estimator.estimate(views)
+            look = estimator.look([estimator.prepare(view) for view in views])
         spent = {'match': matched - begin, 'focal': time.perf_counter() - matched}
-    answer = refine(estimate, keyframes, matchers, deadline, progress)
+    *_, answer = refined_looks(estimator, look, keyframes, matchers, deadline, progress)
     timings = {k: v + spent.pop(k, 0.0) for k, v in answer.timings.items()} | spent
     return replace(answer, timings=timings)
+
+
+def refined_looks(
+    estimator: Estimator,
+    look: Look,
+    keyframes: Sequence[Keyframe],
+    matchers: Sequence[Matcher],
+    deadline: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[RefinedEstimate]:
+    """What the model told, refined, and where that leaves views unsure, a better answer.
+
+    The network is shown the refined cameras then: next to views that stand where they belong it
+    sees better where the others are. Its answer is refined by the same matches. Nothing is
+    computed for it before it is asked for. Args as of `refined`.
+    """
+    first, found = matched_and_refined(look.estimate, keyframes, matchers, deadline, progress)
+    yield first
+    if first.sure.all() or not (len(first.pairs) or look.disagrees):
+        return
+    again = estimator.look_again(look, (first.R, first.t), progress)
+    if again is None:
+        return
+    pairs = len(keyframes) * (len(keyframes) - 1) // 2
+    second = refine_by(again.estimate, found, pulse_of(progress, pairs))
+    timings = second.timings | {
+        'match': first.timings['match'],
+        'refine': first.timings['refine'] + second.timings['refine'],
+    }
+    yield replace(second, timings=timings)
 
 
 def _keyframes(prepared: Sequence[RefinablePrepared | Left]) -> list[Keyframe]:
