@@ -37,11 +37,12 @@ def latency() -> dict:
 
 def ros() -> dict:
     stages = ('end_to_end', 'transport', 'queue', 'decode', 'features', 'denoise', 'recover')
+    stages += ('refine_and_join', 'publish')
     drop = {'transport': 'raw', 'size': 'VGA', 'kilobytes': 921.6, 'reason': 'too_soon'}
     drop |= {'published': 60, 'received': 58, 'dropped': 58, 'keyframes': 0, 'cpu_ms': 1.25}
     loss = {'size': 'VGA', 'transport': 'shipped profile', 'received': 99, 'published': 100}
     return section(
-        latency=[{'size': 'VGA', 'publish': spread(1.0)} | {s: spread(3.0) for s in stages}],
+        latency=[{'size': 'VGA', **{s: spread(3.0) for s in stages}}],
         drops=[drop],
         loss=[loss | {'rate': 15.0}],
         settings={'rate': 15.0, 'frames': 100, 'window': 8},

@@ -85,8 +85,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     add(
         '--one-look',
         action='store_true',
-        help='do not have the network look again where its matches disagree with its answer: half '
-        'the time, a little less accurate',
+        help='do not have the network look again where its matches disagree with its answer, or '
+        'refinement leaves views unsure: a little less accurate, and with --no-refine half the '
+        'time',
     )
     add('--save-rays', action='store_true', help='write rays.npz too')
     return parser

@@ -144,9 +144,10 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         'second_look',
         True,
-        'Where matches and poses do not agree, show the model its poses and have it look again, '
-        'if the checkpoint is made for it: a little more accurate. The first poses are published '
-        'before, and a newer keyframe comes first; false saves the time of the processor.',
+        'Where refined poses are unsure (without `refine`: where matches and poses do not agree), '
+        'show the model these poses and have it look again, if the checkpoint is made for it: a '
+        'little more accurate. Other poses are published before, and a newer keyframe comes '
+        'first; false saves the time of the processor.',
     ),
     Parameter(
         'seed',

@@ -3,19 +3,21 @@
 from collections.abc import Callable
 
 _STAGES = ('end_to_end', 'transport', 'queue', 'decode', 'features', 'denoise', 'recover')
+_AFTER = ('refine_and_join', 'publish')
 
 
 def ros(section: dict, table: Callable[[list[str], list[list]], str]) -> list[str]:
     """Latency, dropped frames, lost frames."""
     settings = section['settings']
-    rows = [[r['size'], *(r[s] for s in _STAGES), r['publish']] for r in section['latency']]
+    rows = [[r['size'], *(r[s] for s in (*_STAGES, *_AFTER))] for r in section['latency']]
     columns = ['image', 'published to transform', 'transport', 'queue', 'decode', 'features']
-    columns += ['denoise', 'recover', 'publish']
+    columns += ['denoise', 'recover', 'refine and join', 'publish']
     parts = [
         f'### From image to transform\n\nRaw images, a full window of {settings["window"]}, one '
         'image at a time, camera and node in processes of their own, shared-memory profile. '
         'Stages are the diagnostics of the node; transport is what it cannot see: the way of the '
-        'image to its callback and of the transform back.',
+        'image to its callback and of the transform back. Before the first poses are published '
+        'they are refined by known matches and joined to the map.',
         table(columns, rows),
         '### A frame that does not become a keyframe\n\nCPU time of the whole node, less what it '
         f'takes when idle, for each frame that reached it, at {settings["rate"]:g} Hz.',
