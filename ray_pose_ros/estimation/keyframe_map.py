@@ -1,7 +1,7 @@
 """The keyframes of all windows in one world, which stays while the window slides.
 
 Windows are joined by the keyframes that they have in common (`multiview.windows`). Beside what is
-published the map keeps what the model alone told of each window: from that, an estimator that
+published the map keeps what the model told of each window, unrefined: from that, an estimator that
 refines can solve a `wider` window anew, with keyframes that have left. A camera that has come
 round the object sees there again what it saw at first.
 """
@@ -106,7 +106,7 @@ class KeyframeMap:
     # -- wider windows --------------------------------------------------------------------------
 
     def tell(self, keyframes: Sequence[Keyframe], model: Any) -> None:
-        """Take in what the model alone told of a window that was joined."""
+        """Take in what the model told of a window that was joined, unrefined."""
         _join(self._models, [k.id for k in keyframes], model)
 
     def wider(self, keyframes: Sequence[Keyframe], model: Any) -> Mapped | None:
