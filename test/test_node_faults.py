@@ -351,7 +351,7 @@ def test_what_was_published_outlives_faults(start, tmp_path):
     show(harness, range(3))
     assert harness.until(lambda: harness.count == 3)
     before = positions(harness)
-    harness.node.worker._economy._estimator.looks = fail
+    harness.node.worker._economy._estimator.look = fail  # of the model, before any refinement
     for k in range(3):
         show(harness, [3 + k])
         assert harness.diagnosed('failures', str(k + 1))
@@ -407,10 +407,11 @@ def test_a_second_look_that_fails_takes_nothing_back(start):
                 raise FloatingPointError('rays of NaN')
 
     estimator = Unsteady()
-    harness = start(lambda settings: estimator, EVERY_FRAME)
+    # a name of its own: a node of a test before may still be in the graph for a while
+    harness = start(lambda settings: estimator, EVERY_FRAME, name='unsteady')
     statuses = []
     harness.client.create_subscription(
-        DiagnosticStatus, '/ray_pose/status', statuses.append, LATCHED
+        DiagnosticStatus, '/unsteady/status', statuses.append, LATCHED
     )
     show(harness, range(2))
     assert said(harness, 'estimate', 'the last estimate failed: FloatingPointError') == WARN
