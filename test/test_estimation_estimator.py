@@ -482,7 +482,6 @@ def test_the_network_sees_better_next_to_cameras_that_are_right():
             errors.append(relative_rotation_errors(*map(torch.from_numpy, (estimate.R, truth))))
         np.testing.assert_array_equal(again.estimate.samples, first.estimate.samples)
         assert again.estimate.timings['denoise'] > first.estimate.timings['denoise']
-    print(before, after)
     before, after = (torch.stack(x).mean().item() for x in (before, after))
     assert after < 0.9 * before, (before, after)
 

@@ -252,7 +252,7 @@ class Estimator:
             shown = replace(shown, settled=replace(settled, R=R, t=t))
         found, more = self._look(look.window, progress, shown)
         before = look.estimate.timings
-        timings = {name: before.get(name, 0.0) + seconds for name, seconds in more.items()}
+        timings = {name: before[name] + seconds for name, seconds in more.items()}
         return Look(self._estimate(look.window.prepared, found, timings), look.window, found)
 
     def _look(

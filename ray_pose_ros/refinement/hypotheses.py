@@ -144,9 +144,8 @@ def judge(
     chance = chance_support(len(matches))
     evidence = EVIDENCE * (scores - chance)
     # a look-alike side may have a hundred matches, too
-    evidence = np.where(
-        evidence > 0, SATURATION * np.log1p(np.maximum(evidence, 0.0) / SATURATION), evidence
-    )
+    above = np.maximum(evidence, 0.0)
+    evidence = np.minimum(evidence, 0.0) + SATURATION * np.log1p(above / SATURATION)
     misfit = _OBJECT_SHARE * object_misfit(R, t, matches, OBJECT_ANGLE, OBJECT_RATIO)
     told = prior.log_ratio(i, j, R)
     odds = log_odds(scores, len(matches), misfit)

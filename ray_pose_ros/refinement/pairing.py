@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.estimation.progress import Progress, pulse_of
 from ray_pose_ros.geometry.so3 import vector_from_rotation
 from ray_pose_ros.matching import Matcher
 from ray_pose_ros.multiview.prior import Prior
@@ -96,6 +97,11 @@ def match_pairs(
                 done += 1
                 tell()
     return found
+
+
+def pulse_after_pairs(progress: Progress | None, views: int) -> Callable[[], None]:
+    """What steps after `match_pairs` call: all pairs of so many views are done. It may raise."""
+    return pulse_of(progress, views * (views - 1) // 2)
 
 
 def known_pairs(estimate: Estimate, keyframes: Sequence[Keyframe]) -> Pairs:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from ray_pose_ros.estimation.estimator import Estimate
-from ray_pose_ros.estimation.progress import pulse_of
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.matching import Matcher, MatcherUnavailable, create_matcher
 from ray_pose_ros.multiview.adjust import adjust
@@ -25,7 +24,7 @@ from .averaging import agree
 from .certainty import Certainty, certainty
 from .hypotheses import hypotheses, near, search
 from .keyframe import Keyframe
-from .pairing import Pairs, known_pairs, match_pairs
+from .pairing import Pairs, known_pairs, match_pairs, pulse_after_pairs
 from .place import place
 from .trust import trusted
 
@@ -124,8 +123,7 @@ def matched_and_refined(
     begin = time.perf_counter()
     found = match_pairs(estimate, prior_of(estimate), keyframes, matchers, deadline, progress)
     seconds = time.perf_counter() - begin
-    pairs = len(keyframes) * (len(keyframes) - 1) // 2
-    refined = refine_by(estimate, found, pulse_of(progress, pairs))
+    refined = refine_by(estimate, found, pulse_after_pairs(progress, len(keyframes)))
     return replace(refined, timings={**refined.timings, 'match': seconds}), found
 
 

@@ -10,13 +10,12 @@ from typing import Any
 from ray_pose_ros.estimation.estimator import Estimate, Estimator, Look
 from ray_pose_ros.estimation.packed_view import PackedView
 from ray_pose_ros.estimation.preparation import Prepared
-from ray_pose_ros.estimation.progress import pulse_of
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.matching import Matcher
 
 from .focal import focal_factor, scaled_cameras, unknown
 from .keyframe import Keyframe
-from .pairing import match_pairs
+from .pairing import match_pairs, pulse_after_pairs
 from .refine import (
     RefinedEstimate,
     keyframe,
@@ -140,10 +139,9 @@ def refined(
     free, spent = unknown(estimate), {}
     if free.any() and len(keyframes) == len(views) == len(free):
         begin = time.perf_counter()
-        pairs = len(views) * (len(views) - 1) // 2
         found = match_pairs(estimate, prior_of(estimate), keyframes, matchers, deadline, progress)
         matched = time.perf_counter()
-        factor = focal_factor(estimate, found, pulse_of(progress, pairs))
+        factor = focal_factor(estimate, found, pulse_after_pairs(progress, len(views)))
         if factor != 1.0:
             cameras = scaled_cameras(estimate.cameras, free, factor)
             views = [
@@ -178,8 +176,7 @@ def refined_looks(
     again = estimator.look_again(look, (first.R, first.t), progress)
     if again is None:
         return
-    pairs = len(keyframes) * (len(keyframes) - 1) // 2
-    second = refine_by(again.estimate, found, pulse_of(progress, pairs))
+    second = refine_by(again.estimate, found, pulse_after_pairs(progress, len(keyframes)))
     timings = second.timings | {
         'match': first.timings['match'],
         'refine': first.timings['refine'] + second.timings['refine'],
