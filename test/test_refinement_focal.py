@@ -12,8 +12,9 @@ from ray_pose_ros.estimation.estimator import Estimate
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.crops import Crop
 from ray_pose_ros.refinement import refining
-from ray_pose_ros.refinement.focal import _scaled, focal_factor, scaled_cameras
+from ray_pose_ros.refinement.focal import TRIED, _scaled, find_focal, scaled_cameras
 from ray_pose_ros.refinement.pairing import Pairs
+from ray_pose_ros.refinement.refine import RefinedEstimate
 
 CAMERA = CameraModel(torch.tensor([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]]), 640, 480)
 
@@ -51,27 +52,47 @@ def seen(count, factor, sources=None, step=25.0):
 
 @pytest.mark.parametrize('factor', [0.6, 0.85, 1.0, 1.5])
 def test_views_round_an_object_tell_the_focal_length(factor):
-    assert focal_factor(*seen(6, factor)) == pytest.approx(factor, rel=0.03)
+    assert find_focal(*seen(6, factor)).factor == pytest.approx(factor, rel=0.03)
 
 
 def test_what_is_known_is_not_changed():
     sources = ('given', 'assumed', 'given', 'assumed', 'assumed')
-    assert focal_factor(*seen(5, 0.7, sources)) == pytest.approx(0.7, rel=0.03)
+    assert find_focal(*seen(5, 0.7, sources)).factor == pytest.approx(0.7, rel=0.03)
     cameras = scaled_cameras([CAMERA] * 2, np.array([True, False]), 0.5)
     assert cameras[0].matrix[:2].tolist() == [[250, 0, 320], [0, 255, 240]]
     assert cameras[1] is CAMERA
 
 
 def test_what_a_photograph_tells_is_hardly_doubted():
-    told = focal_factor(*seen(6, 0.6, ('exif',) * 6))
+    told = find_focal(*seen(6, 0.6, ('exif',) * 6)).factor
     assert 0.6 < told < 1.0  # however sure the matches are
-    assert focal_factor(*seen(6, 0.97, ('exif',) * 6)) == pytest.approx(0.97, abs=0.02)
+    assert find_focal(*seen(6, 0.97, ('exif',) * 6)).factor == pytest.approx(0.97, abs=0.02)
+
+
+def test_it_goes_on_from_what_is_known():
+    told = find_focal(*seen(6, 0.7), known=1.4)  # the estimate's are twice what they ought to be
+    assert told.factor == pytest.approx(0.98, rel=0.03)
+
+
+def test_other_windows_count():
+    estimate, found = seen(4, 0.8, step=50.0)
+    alone = find_focal(estimate, found)
+    before = 1e3 * (TRIED == TRIED[5])
+    told = find_focal(estimate, found, before=before)
+    assert abs(np.log(told.factor) - 0.35 * TRIED[5]) < 0.16
+    assert told.sigma < alone.sigma
+    np.testing.assert_array_equal(told.nats, alone.nats)
+
+
+def test_it_is_said_how_well_it_is_known():
+    surely, hardly = (find_focal(*seen(n, 0.8, step=s)) for n, s in ((6, 25.0), (3, 3.0)))
+    assert surely.sigma < 0.04 and hardly.sigma > 0.12  # from nearly the same place
 
 
 def test_two_views_and_views_without_matches_tell_nothing():
-    assert focal_factor(*seen(2, 0.6)) == 1.0
+    assert find_focal(*seen(2, 0.6)) is None
     estimate, _ = seen(5, 0.6)
-    assert focal_factor(estimate, Pairs({}, {})) == 1.0
+    assert find_focal(estimate, Pairs({}, {})) is None
 
 
 def test_it_can_be_abandoned():
@@ -82,11 +103,12 @@ def test_it_can_be_abandoned():
         raise Abandoned
 
     with pytest.raises(Abandoned):
-        focal_factor(*seen(4, 0.8), leave)
+        find_focal(*seen(4, 0.8), leave)
 
 
 def test_views_are_solved_again_with_what_was_found(monkeypatch):
     estimate, found = seen(4, 0.8)
+    estimate = RefinedEstimate(**vars(estimate))
     solved = []
 
     @dataclasses.dataclass(frozen=True)
@@ -119,3 +141,4 @@ def test_views_are_solved_again_with_what_was_found(monkeypatch):
     same = refining.refined(Estimator(), look, views, [None] * 4, [])
     assert same.cameras is known.cameras and len(solved) == 1
     assert 'focal' in got.timings and 'focal' not in same.timings
+    assert 0.03 <= got.focal_sigma < 0.1 and same.focal_sigma is None

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from ray_pose_ros.estimation.estimator import usable_device
     from ray_pose_ros.matching import MatcherUnavailable
 
+    from .focal import unknown
     from .refine import default_matchers, keyframe
     from .refining import refined
 
@@ -53,6 +54,20 @@ def run(args: argparse.Namespace) -> int:
             f'refined with {names}: {len(found.pairs)} of {pairs} pairs joined, '
             f'{int(found.sure.sum())} of {len(views)} views sure'
         )
+        if unknown(found).any() or 'matches' in found.intrinsics_source:
+            print(_of_focal(found.focal_sigma))
         return found
 
     return command.run(args, solve)
+
+
+def _of_focal(sigma: float | None) -> str:
+    """What to say of a focal length that nobody told."""
+    from .focal import HARDLY
+
+    if sigma is not None and sigma <= HARDLY:
+        return f'focal length by matches, to about {100 * sigma:.0f} %'
+    return (
+        'the matches do not tell the focal length: if it is not as assumed, poses are wrong '
+        '(--intrinsics FILE, or more photographs that overlap)'
+    )

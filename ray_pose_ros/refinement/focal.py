@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -32,11 +33,33 @@ from .refine import prior_of, solve
 # Of how photographs are taken: log of the focal length over the assumed one, or over that which
 # the photograph tells, one standard deviation.
 SPREAD = {'assumed': 0.35, 'exif': 0.08}
-_TRIED = 2.0, 7  # up to so many standard deviations, in so many steps
+TRIED = np.linspace(-2.0, 2.0, 7)  # so many standard deviations from it
 _NATS, _MOST = 0.05, 200.0  # for each match that agrees, and the most of them that count of a pair
 _EACH = 3  # pairs of each view that are looked at, those with most matches
 _NEAR = 0.15  # of the log, within which the best of the steps is improved
 _SAME = 0.003  # of the log: no other focal length
+# Of the log, one standard deviation, however clearly matches tell which of the steps it is: of 36
+# windows of photographs that told it to 0.1 the median error was 0.017, and one was wrong.
+_FINE = 0.03
+HARDLY = 0.2
+
+
+class Focal(NamedTuple):
+    """A focal length as matches tell it.
+
+    factor: by how much it is longer than the assumed one.
+    sigma: of its log, one standard deviation; above HARDLY the matches hardly tell.
+    nats: (7,) what these matches say of each length that was TRIED, without what was known before.
+    """
+
+    factor: float
+    sigma: float
+    nats: np.ndarray
+
+    @property
+    def changes(self) -> bool:
+        """Whether it is another one than the assumed."""
+        return abs(np.log(self.factor)) > _SAME
 
 
 def unknown(estimate: Estimate) -> np.ndarray:
@@ -44,38 +67,47 @@ def unknown(estimate: Estimate) -> np.ndarray:
     return np.array([source in SPREAD for source in estimate.intrinsics_source])
 
 
-def focal_factor(
-    estimate: Estimate, found: Pairs, pulse: Callable[[], None] = lambda: None
-) -> float:
-    """By how much the focal lengths that were assumed are too short; 1 where matches do not tell.
+def find_focal(
+    estimate: Estimate,
+    found: Pairs,
+    pulse: Callable[[], None] = lambda: None,
+    known: float = 1.0,
+    before: np.ndarray | float = 0.0,
+) -> Focal | None:
+    """The focal length with which most matches agree; None where they do not tell.
 
     Args:
-        estimate: of views some of which are `unknown`.
+        estimate: of views some of which are `unknown`, or from 'matches' that told it before.
         found: their matches. pulse: called between steps; it may raise.
+        known: by how much focal lengths in the estimate are longer than assumed already.
+        before: (7,) `Focal.nats` of other windows of the same cameras, in sum.
     """
-    free = unknown(estimate)
-    spread = max(SPREAD[s] for s in estimate.intrinsics_source if s in SPREAD)
+    free = unknown(estimate) | (np.array(estimate.intrinsics_source) == 'matches')
     matches = _strongest(found.matches, free)
     if len(estimate.R) < 3 or len(matches) < 2:
-        return 1.0
+        return None
+    sources = np.array(estimate.intrinsics_source)[free]
+    logs = TRIED * max(SPREAD.get(source, SPREAD['assumed']) for source in sources)
     prior, looking = prior_of(estimate), np.array(estimate.t)
-    best = None
+    solved, nats = [], np.zeros(len(logs))
     with Crew(pulse) as crew:
-        reach, steps = _TRIED
-        for log in spread * np.linspace(-reach, reach, steps):
-            rays = _scaled(matches, free, float(np.exp(log)))
+        for n, log in enumerate(logs):
+            factor = float(np.exp(log)) / known
+            rays = _scaled(matches, free, factor)
             poses = dict(zip(rays, crew.map(search, rays.values()), strict=True))
             pulse()
-            of_model = replace(prior, matches=_scaled(prior.matches, free, float(np.exp(log))))
-            solved = solve(of_model, rays, looking, poses, pulse)
-            score = _NATS * _agreeing(solved, rays) - 0.5 * (log / spread) ** 2
-            if best is None or score > best[0]:
-                best = score, log, solved
-    _, log, solved = best
-    if len(solved.pairs) < 2:
-        return 1.0
-    log += _improved(solved, prior, looking, free)
-    return float(np.exp(log)) if abs(log) > _SAME else 1.0
+            of_model = replace(prior, matches=_scaled(prior.matches, free, factor))
+            solved.append(solve(of_model, rays, looking, poses, pulse))
+            nats[n] = _NATS * _agreeing(solved[n], rays)
+    belief = nats + before - 0.5 * TRIED**2
+    best = int(belief.argmax())
+    if len(solved[best].pairs) < 2:
+        return None
+    share = np.exp(belief - belief[best])
+    share /= share.sum()
+    sigma = float(np.hypot(_FINE, (share @ (logs - share @ logs) ** 2) ** 0.5))
+    log = logs[best] + _improved(solved[best], prior, looking, free)
+    return Focal(float(np.exp(log)), sigma, nats)
 
 
 def scaled_cameras(

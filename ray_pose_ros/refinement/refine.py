@@ -51,6 +51,8 @@ class RefinedEstimate(Estimate):
         pairs: (E, 2) int, the pairs of views that matches join.
         ray_matches: those of features too, as far as the answer explains them.
         model: the estimate as it was before.
+        focal_sigma: of the log of the focal length, one standard deviation, where nobody told it
+            and it was looked for; None where matches tell nothing.
         timings: also 'match' and 'refine', seconds.
     """
 
@@ -58,6 +60,7 @@ class RefinedEstimate(Estimate):
     matches: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
     pairs: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=int))
     model: Estimate | None = None
+    focal_sigma: float | None = None
 
 
 def default_matchers(name: str | None = None, device: str = 'cpu') -> list[Matcher]:

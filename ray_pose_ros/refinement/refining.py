@@ -13,7 +13,7 @@ from ray_pose_ros.estimation.preparation import Prepared
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.matching import Matcher
 
-from .focal import focal_factor, scaled_cameras, unknown
+from .focal import Focal, find_focal, scaled_cameras, unknown
 from .keyframe import Keyframe
 from .pairing import match_pairs, pulse_after_pairs
 from .refine import (
@@ -136,23 +136,24 @@ def refined(
         look: its at these views. Others as of `refine`.
     """
     estimate = look.estimate
-    free, spent = unknown(estimate), {}
+    free, spent, sigma = unknown(estimate), {}, None
     if free.any() and len(keyframes) == len(views) == len(free):
         begin = time.perf_counter()
         found = match_pairs(estimate, prior_of(estimate), keyframes, matchers, deadline, progress)
         matched = time.perf_counter()
-        factor = focal_factor(estimate, found, pulse_after_pairs(progress, len(views)))
-        if factor != 1.0:
-            cameras = scaled_cameras(estimate.cameras, free, factor)
+        focal = find_focal(estimate, found, pulse_after_pairs(progress, len(views)))
+        if focal is not None and focal.changes:
+            cameras = scaled_cameras(estimate.cameras, free, focal.factor)
             views = [
                 replace(view, camera=camera, camera_source='matches') if changed else view
                 for view, camera, changed in zip(views, cameras, free, strict=True)
             ]
             look = estimator.look([estimator.prepare(view) for view in views])
+        sigma = None if focal is None else focal.sigma
         spent = {'match': matched - begin, 'focal': time.perf_counter() - matched}
     *_, answer = refined_looks(estimator, look, keyframes, matchers, deadline, progress)
     timings = {k: v + spent.pop(k, 0.0) for k, v in answer.timings.items()} | spent
-    return replace(answer, timings=timings)
+    return replace(answer, timings=timings, focal_sigma=sigma)
 
 
 def refined_looks(
