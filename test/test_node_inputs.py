@@ -6,6 +6,8 @@ import time
 import cv2
 import numpy as np
 import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from node_harness import (
     CAMERA,
     EVERY_FRAME,
@@ -17,6 +19,7 @@ from node_harness import (
     starter,
 )
 from sensor_msgs.msg import CompressedImage
+from test_node_lenses import Telling
 
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.node.conversions import time_message
@@ -92,6 +95,23 @@ def test_without_calibration_where_that_is_allowed(start):
     show(harness, range(2), camera=None)
     assert harness.until(lambda: harness.count == 2)
     assert all(v.camera is None for v in harness.estimator.prepared)
+    assert harness.diagnosed('focal length of uncalibrated cameras', 'assumed')
+
+
+def test_matches_tell_the_focal_length_of_a_camera_that_nobody_has_calibrated(start):
+    parameters = EVERY_FRAME | {'require_camera_info': False}
+    harness = start(lambda settings: Telling(), parameters)
+    key = 'focal length of uncalibrated cameras'
+    show(harness, range(3), camera=None)
+    assert harness.diagnosed(key, 'by matches, 1.2 times the assumed one, +-10 %')
+    # the poses published last are those of cameras with it
+    assert harness.until(lambda: harness.client.poses[-1].poses[0].position.z < -1.1)
+    assert harness.trigger('reset').success
+    assert harness.diagnosed(key, 'by matches, 1.2 times the assumed one, +-10 %')
+    for step in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        request = ChangeState.Request(transition=Transition(id=step))
+        assert harness.call(ChangeState, 'change_state', request).success
+    assert harness.diagnosed(key, 'assumed')
 
 
 def test_each_image_gets_the_calibration_of_its_own_stamp(start):

@@ -1,6 +1,6 @@
 """The estimator that refines: what the node runs with `refine`."""
 
-import dataclasses
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,11 +41,37 @@ def test_it_is_the_estimate_refined(views, refining):
     assert {'denoise', 'match', 'refine'} <= set(found.timings)
 
 
+def test_another_camera_leaves_the_matches_and_not_what_they_mean(views, refining):
+    prepared = [refining.prepare(replace(view, camera=None)) for view in views]
+    estimate = refining.solve(prepared).model
+    keyframes = [p.keyframe for p in prepared]
+    assert len(known_pairs(estimate, keyframes).matches) == 6
+    spent = [k.seconds for k in keyframes]
+    others = [refining.refocused(p, view) for p, view in zip(prepared, views, strict=True)]
+    assert [p.keyframe for p in others] == keyframes
+    assert {p.intrinsics_source for p in others} == {'given'}
+    assert not known_pairs(estimate, keyframes).matches
+    found = refining.solve(others)
+    expected = refining.solve([refining.prepare(view) for view in views])
+    np.testing.assert_allclose(found.R, expected.R, atol=1e-9)
+    assert [k.seconds for k in keyframes] == spent  # no feature was found again
+
+
+def test_known_matches_tell_the_focal_length(views, refining):
+    prepared = [refining.prepare(replace(view, camera=None)) for view in views]
+    assert refining.focal(prepared, refining.estimator.solve(prepared), 1.0, 0.0) is None
+    model = refining.solve(prepared).model
+    told = refining.focal(prepared, model, 1.0, 0.0)
+    true = float(views[0].camera.matrix[0, 0] / model.cameras[0].matrix[0, 0])
+    assert abs(np.log(told.factor / true)) < 2 * told.sigma
+    assert told.sigma < 0.2
+
+
 @pytest.fixture
 def unsure(views):
     """Three views of one thing, and a fourth that has nothing to match."""
     nothing = np.full_like(views[3].image, 128)
-    return [*views[:3], dataclasses.replace(views[3], image=nothing)]
+    return [*views[:3], replace(views[3], image=nothing)]
 
 
 def test_the_first_answer_comes_before_the_matching(views, refining):
@@ -141,7 +167,7 @@ def test_an_abandoned_matching_leaves_what_it_has_found(views, refining):
 
 
 def test_views_of_several_windows_are_refined_without_their_images(views, refining):
-    masked = dataclasses.replace(views[0], mask=np.ones(views[0].image.shape[:2], bool))
+    masked = replace(views[0], mask=np.ones(views[0].image.shape[:2], bool))
     masked.mask[:, :99] = False
     prepared = [refining.prepare(view) for view in (masked, *views[1:])]
     estimate = refining.estimator.solve(prepared)
@@ -173,7 +199,7 @@ def test_rays_of_other_intrinsics_are_not_taken_for_known(views, refining):
     found = refining.solve(prepared)
     keyframes = [p.keyframe for p in prepared]
     assert known_pairs(found, keyframes).matches
-    told = dataclasses.replace(found, intrinsics_source=('estimated',) * 2)
+    told = replace(found, intrinsics_source=('estimated',) * 2)
     assert not known_pairs(told, keyframes).matches
 
 

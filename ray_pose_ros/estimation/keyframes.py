@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,6 +148,12 @@ class KeyframeBuffer:
         self._next_id += 1
         self._window.append(keyframe)
         return keyframe
+
+    def exchange(self, keyframes: Iterable[Keyframe]) -> None:
+        """Put others in the place of those with the same ids, as far as they are still there."""
+        others = {k.id: k for k in keyframes}
+        window = [others.get(k.id, k) for k in self._window]
+        self._window = deque(window, maxlen=self._window.maxlen)
 
     def window(self) -> tuple[Keyframe, ...]:
         """Return the keyframes now in the window, oldest first."""

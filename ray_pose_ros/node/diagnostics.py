@@ -130,6 +130,7 @@ class Health:
             'model': self.model,
             'device': self.device,
             'scale': self.scale,
+            'focal length of uncalibrated cameras': worker.lenses,
             'estimates': self.estimates,
             'failures': self.failures,
             'worker restarts': self.restarts,

@@ -96,6 +96,17 @@ class Economy:
         give_back()
         return None
 
+    def focal(
+        self, prepared: Sequence[Any], estimate: Any, known: float, before: Any, progress: Callable
+    ) -> Any | None:
+        """`estimator.focal`; None where it has no such method."""
+        focal = getattr(self._estimator, 'focal', None)
+        return focal and focal(prepared, estimate, known, before, progress=progress)
+
+    def refocused(self, prepared: Any, view: Any) -> Any:
+        """`estimator.refocused`."""
+        return self._estimator.refocused(prepared, view)
+
     def _first(self, prepared: Sequence[Any], progress: Callable) -> tuple[Iterator, Any, int]:
         """The first answer, how many views it has, and what comes after it."""
         before = level = self._level

@@ -65,8 +65,9 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         'require_camera_info',
         True,
-        'Refuse images without a calibrated CameraInfo. When false, the intrinsics of such '
-        'images are estimated with the poses, which is less accurate.',
+        'Refuse images without a calibrated CameraInfo. When false, a field of view is assumed '
+        'for them (the official checkpoints estimate it) until matches tell the focal length '
+        '(`refine`), which is less accurate.',
     ),
     Parameter(
         'rectified',

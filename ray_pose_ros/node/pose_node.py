@@ -33,7 +33,7 @@ from ray_pose_ros.node.rig_settings import rig_names
 from ray_pose_ros.node.ros_parameters import on_set
 from ray_pose_ros.node.status import Status
 from ray_pose_ros.node.subscriptions import Subscriptions
-from ray_pose_ros.node.work import Candidate, Failed, Kept, Refused, Result, Solved
+from ray_pose_ros.node.work import Candidate, Failed, Kept, Refocused, Refused, Result, Solved
 
 TICK_S = 0.1
 DIAGNOSTICS_S = 1.0
@@ -113,7 +113,7 @@ class PoseNode(ManagedModelNode):
         """Forget everything, so that parameters may change."""
         self._unsubscribe()
         self.free_model()
-        self._forget()
+        self._forget(lenses=True)
         return SUCCESS
 
     def on_shutdown(self, state) -> TransitionCallbackReturn:
@@ -130,8 +130,8 @@ class PoseNode(ManagedModelNode):
         if dropped:
             self.health.drops['deactivated'] += dropped
 
-    def _forget(self) -> None:
-        self.worker.reset()
+    def _forget(self, lenses: bool = False) -> None:
+        self.worker.reset(lenses)
         self._metric.forget()
         self._last = None
         self._reset_cameras()
@@ -286,6 +286,8 @@ class PoseNode(ManagedModelNode):
             for camera in self._cameras:
                 if camera.name == candidate.camera:
                     camera.retry()
+        elif isinstance(result, Refocused):
+            self.get_logger().info(f'focal length of uncalibrated cameras: {result.words}')
         elif isinstance(result, Failed):
             self.health.fail(result.error)
             if not result.again:  # else the first answer stands

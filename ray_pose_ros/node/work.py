@@ -79,6 +79,13 @@ class Failed(Result):
     again: bool = False
 
 
+@dataclass(frozen=True)
+class Refocused(Result):
+    """The focal length of uncalibrated cameras is another one than was thought; `words` tell."""
+
+    words: str
+
+
 class Abandoned(Exception):  # no error
     """The answer under way is void: reset, deactivated, replaced, or the worker is to stop."""
 

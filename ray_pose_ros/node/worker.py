@@ -14,6 +14,7 @@ returns, if it ever does, its model stays in memory.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -25,12 +26,14 @@ from typing import Any
 from ray_pose_ros.estimation.keyframe_map import KeyframeMap
 from ray_pose_ros.estimation.keyframes import KeyframeBuffer
 from ray_pose_ros.node.economy import Economy, give_back
-from ray_pose_ros.node.solving import answers
+from ray_pose_ros.node.lenses import Lenses, learned
+from ray_pose_ros.node.solving import Answer, answers
 from ray_pose_ros.node.work import (
     Abandoned,
     Candidate,
     Failed,
     Kept,
+    Refocused,
     Refused,
     Result,
     Solved,
@@ -57,6 +60,7 @@ class Worker:
         self._window_size, self._min_views = 2, 2
         self._map: KeyframeMap | None = None
         self._patience = 0.0
+        self._lenses = Lenses()
         self._lost: list[threading.Thread] = []
         self._moved = 0.0
         self.busy_since: float | None = None
@@ -96,6 +100,11 @@ class Worker:
     def idle_s(self) -> float:
         """Seconds without a sign of life from work that is under way; 0 when there is none."""
         return time.monotonic() - self._moved if self.busy_since is not None else 0.0
+
+    @property
+    def lenses(self) -> Lenses:
+        """What is known of the focal length of cameras that nobody has calibrated."""
+        return self._lenses
 
     @property
     def waiting(self) -> int:
@@ -165,10 +174,13 @@ class Worker:
         with self._wake:  # not released in between: they are taken as one batch
             return sum(self.offer(c) is not None for c in candidates)
 
-    def reset(self) -> None:
-        """Forget all keyframes and candidates; a result under way is void."""
+    def reset(self, lenses: bool = False) -> None:
+        """Forget all keyframes and candidates, and what they told of the lenses if that is to be
+        forgotten, too; a result under way is void."""
         with self._wake:
             self._epoch += 1
+            if lenses:
+                self._lenses = Lenses()
             self._pending.clear()
             self._buffer.clear()
             self._clear_map()
@@ -288,7 +300,7 @@ class Worker:
                 return
             self._moved = start = time.monotonic()
             try:
-                view = candidate.make_view()
+                view = self._lenses.on(candidate.make_view())
                 decoded = time.monotonic()
                 prepared = economy.prepare(view)
             except Exception as error:  # any input may be bad; say so, go on
@@ -312,30 +324,82 @@ class Worker:
             window, map_ = self._buffer.window(), self._map
         if newest is None or len(window) < self._min_views or self._void(turn):
             return
-        self._solve(economy, window, map_, newest.received, seconds, turn)
+        answer = self._solve(economy, window, map_, newest.received, seconds, turn)
+        if answer is None or not self._refocus(economy, answer, turn):
+            return
+        with self._wake:
+            window, map_ = self._buffer.window(), self._map
+        if not self._void(turn):
+            self._solve(economy, window, map_, newest.received, {}, turn, again=True)
 
-    def _solve(self, economy: Economy, window, map_, received, seconds, turn: tuple) -> None:
-        """Solve a window; its newest image was `received` then, and `seconds` since are told."""
+    def _solve(
+        self, economy: Economy, window, map_, received, seconds, turn: tuple, again: bool = False
+    ) -> Answer | None:
+        """
+        Solve a window; its newest image was `received` then, and `seconds` since are told.
+
+        `again`: it was solved before, so its first answer, which is not the best one, is kept
+        back. Returns the last answer that counts, None where there is none.
+        """
         self._moved = time.monotonic()
-        since = None  # when the first answer was delivered
+        since = None  # when the first answer was there
+        last = None
         try:
             with closing(
                 answers(economy, window, map_, lambda *_: self._check(turn, since))
             ) as found:
                 for answer in found:
                     if self._void(turn):
-                        return
-                    again = since is not None
-                    told = answer.seconds if again else {**seconds, **answer.seconds}
+                        return None
+                    better = since is not None
+                    told = answer.seconds if better else {**seconds, **answer.seconds}
                     what = answer.keyframes, answer.estimate, told, received, economy.words
                     own = answer.window_sigma
-                    self._hand_over(Solved(turn[1], *what, again, answer.mapped, own), turn)
-                    since = since or time.monotonic()
+                    if better or not again:
+                        more = better or again, answer.mapped, own
+                        self._hand_over(Solved(turn[1], *what, *more), turn)
+                    since, last = since or time.monotonic(), answer
                     self._check(turn, since)
         except Abandoned:
-            return
+            pass
         except Exception as error:  # the node must outlive a failed inference
-            self._hand_over(Failed(turn[1], _words(error), since is not None), turn)
+            self._hand_over(Failed(turn[1], _words(error), again or since is not None), turn)
+        return None if self._void(turn) else last
+
+    def _refocus(self, economy: Economy, answer: Answer, turn: tuple) -> bool:
+        """
+        Have matches tell the focal length of cameras that nobody has calibrated.
+
+        Where it is another one than was thought, the window's keyframes are prepared with it, the
+        map begins anew, and True is returned. Until it is known, newer keyframes wait for this.
+        """
+        keyframes, lenses = answer.keyframes, self._lenses
+        model = getattr(answer.estimate, 'model', None)
+        if model is None or not lenses.wants(keyframes):
+            return False
+        # so that it is left for any other work, where it can wait
+        since = None if lenses.urgent(keyframes) else -math.inf
+        try:
+            self._check(turn, since)
+            window = self._buffer.window()
+            lenses, others = learned(
+                lenses, economy, keyframes, model, window, lambda: self._check(turn, since)
+            )
+        except Abandoned:
+            return False
+        except Exception as error:
+            self._hand_over(Failed(turn[1], _words(error), again=True), turn)
+            return False
+        with self._wake:
+            if self._void(turn):
+                return False
+            self._lenses = lenses
+            if others:
+                self._buffer.exchange(others)
+                self._clear_map()
+        if others:
+            self._hand_over(Refocused(turn[1], str(lenses)), turn)
+        return bool(others)
 
     def _hand_over(self, result: Result, turn: tuple) -> None:
         """Deliver what a thread found out that has not been given up since."""

@@ -42,6 +42,7 @@ class Keyframe:
     def __init__(self, image: np.ndarray, mask: np.ndarray | None = None):
         self._load = lambda: (image, mask)
         self._shape, self.seconds = image.shape[:2], 0.0
+        self._lens = 0  # counts the cameras that it is taken to be of, one after the other
         self._found: dict[tuple[str, int], Features] = {}
         self._lock = threading.Lock()  # several pairs of a keyframe may be matched at once
         # by the other keyframe, and gone with it
@@ -96,22 +97,32 @@ class Keyframe:
 
         return self._kept(other, (name, own, its), make)
 
+    def refocus(self) -> None:
+        """Another camera has taken it than was thought: features and matches stay, and what
+        matches mean is to be found anew."""
+        self._lens += 1
+
     def meaning(
         self, other: Keyframe, matches: RayMatches, find: Callable[[RayMatches], Any]
     ) -> Any:
         """What `find` makes of matches with another keyframe, kept until they are others."""
-        _, found = self._kept(
+        lenses = self._lens, other._lens
+        _, found, _ = self._kept(
             other,
             _MEANING,
-            lambda: (matches, find(matches)),
-            lambda last: last[0].same_as(matches),
+            lambda: (matches, find(matches), lenses),
+            lambda last: last[0].same_as(matches) and last[2] == lenses,
         )
         return found
 
     def known_meaning(self, other: Keyframe) -> tuple[RayMatches, Any] | None:
-        """The matches with another keyframe that `meaning` was asked for last, and the answer."""
+        """The matches with another keyframe that `meaning` was asked for last, and the answer;
+        None where it was not, or not since one of the two was refocused."""
         kept = self._matches.get(other, {}).get(_MEANING)
-        return kept and kept[0]
+        if kept is None:
+            return None
+        (matches, found, lenses), _ = kept
+        return (matches, found) if lenses == (self._lens, other._lens) else None
 
     def _kept(
         self,

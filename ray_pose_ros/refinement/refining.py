@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+
 from ray_pose_ros.estimation.estimator import Estimate, Estimator, Look
 from ray_pose_ros.estimation.packed_view import PackedView
 from ray_pose_ros.estimation.preparation import Prepared
@@ -15,7 +17,7 @@ from ray_pose_ros.matching import Matcher
 
 from .focal import Focal, find_focal, scaled_cameras, unknown
 from .keyframe import Keyframe
-from .pairing import match_pairs, pulse_after_pairs
+from .pairing import known_pairs, match_pairs, pulse_after_pairs
 from .refine import (
     RefinedEstimate,
     keyframe,
@@ -74,6 +76,27 @@ class RefiningEstimator:
         prepared = self.estimator.prepare(view)
         kept = {f.name: getattr(prepared, f.name) for f in fields(Prepared)}
         return RefinablePrepared(**kept, keyframe=keyframe(view))
+
+    def refocused(self, prepared: RefinablePrepared, view: View) -> RefinablePrepared:
+        """The same photograph with another camera: features and matches with others are kept."""
+        prepared.keyframe.refocus()
+        return replace(self.prepare(view), keyframe=prepared.keyframe)
+
+    def focal(
+        self,
+        prepared: Sequence[RefinablePrepared],
+        estimate: Estimate,
+        known: float,
+        before: np.ndarray | float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Focal | None:
+        """What the matches between these views that are known tell of their focal length.
+
+        estimate: of the model. known, before: see `find_focal`.
+        """
+        found = known_pairs(estimate, _keyframes(prepared))
+        pulse = pulse_after_pairs(progress, len(prepared))
+        return find_focal(estimate, found, pulse, known, before)
 
     def solve(
         self,
