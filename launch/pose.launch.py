@@ -22,6 +22,7 @@ ARGUMENTS = (
     ('image_topic', '', 'images of the one camera, where not on <camera>/image_raw'),
     ('camera_info_topic', '', 'calibration of the one camera, where not on <camera>/camera_info'),
     ('image_transport', '', 'raw or compressed'),
+    ('require_camera_info', '', 'false: take images without calibration, too'),
     ('checkpoint', '', 'directory of the weights instead of the model in the package'),
     ('device', '', 'auto, cpu or cuda'),
     ('rig', '', 'true: the cameras look at once and are taken as a set'),
@@ -74,7 +75,7 @@ def start(context):
     for name in ('image_transport', 'checkpoint', 'device', 'motion_frame'):
         if value[name]:
             overrides[name] = value[name]
-    for name in ('rig', 'refine'):
+    for name in ('require_camera_info', 'rig', 'refine'):
         if value[name]:
             overrides[name] = is_true(value[name])
     cameras = [name.strip() for name in value['cameras'].strip('[]').split(',') if name.strip()]

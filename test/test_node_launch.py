@@ -18,7 +18,8 @@ FILE = ROOT / 'launch' / 'pose.launch.py'
 PROFILE = str(ROOT / 'config' / 'fastdds_shm.xml')
 ARGUMENTS = {
     'cameras', 'image_topic', 'camera_info_topic', 'image_transport', 'checkpoint', 'device',
-    'rig', 'refine', 'motion_frame', 'params_file', 'namespace', 'use_rviz', 'use_sim_time',
+    'require_camera_info', 'rig', 'refine', 'motion_frame', 'params_file', 'namespace', 'use_rviz',
+    'use_sim_time',
     'log_level', 'respawn',
 }  # fmt: skip
 
@@ -85,7 +86,8 @@ def test_arguments_reach_the_node_as_valid_parameters():
     context = execute(
         cameras='front, rear', image_transport='compressed', checkpoint='123', device='cpu',
         namespace='robot', use_sim_time='true', params_file='/tmp/mine.yaml', log_level='debug',
-        use_rviz='true', rig='true', refine='true', motion_frame='odom',
+        use_rviz='true', require_camera_info='false',
+        rig='true', refine='true', motion_frame='odom',
     )  # fmt: skip
     node, rviz = context.nodes
     file, overrides = parameters(node, context)
@@ -94,6 +96,7 @@ def test_arguments_reach_the_node_as_valid_parameters():
     settings = make_settings(overrides)
     assert settings.cameras == ['front', 'rear'] and settings.device == 'cpu'
     assert settings.checkpoint == '123' and settings.image_transport == 'compressed'
+    assert settings.require_camera_info is False
     assert settings.rig is True and settings.refine is True
     assert settings.motion_frame == 'odom'
     assert node.kwargs['namespace'] == 'robot'
