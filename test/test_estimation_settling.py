@@ -14,7 +14,7 @@ from ray_pose_ros.geometry.crops import Crop, patch_centres
 from ray_pose_ros.geometry.gauge import viewing_rotation
 from ray_pose_ros.geometry.so3 import angle_between
 from ray_pose_ros.model.matching import MutualMatches, Rematch, mutual_matches
-from ray_pose_ros.multiview.adjust import deviations
+from ray_pose_ros.multiview.adjust import centre_deviations, deviations
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.multiview.residuals import Problem, agreement
 from ray_pose_ros.multiview.two_view import RayMatches, epipolar_errors
@@ -170,6 +170,25 @@ def test_deviations_are_those_of_turns_against_the_first_camera():
     rotation, centre = deviations(R, information)
     assert rotation == pytest.approx([0, 0.01 * 6**0.5, 0.01 * 6**0.5], rel=1e-3)
     assert centre == pytest.approx(np.full(3, 0.02 * 3**0.5), rel=1e-6)
+
+
+def test_deviations_of_centres_have_nothing_of_what_all_do_together():
+    R, t = ring(5)
+    centres = -np.einsum('nji,nj->ni', R, t)
+    world = np.zeros((5, 6, 7))  # how cameras change when the world turns, moves or grows
+    world[:, :3, :3] = -R
+    world[:, 3:, :3] = [[[0, z, -y], [-z, 0, x], [y, -x, 0]] for x, y, z in centres]
+    world[:, 3:, 3:6] = np.eye(3)
+    world[:, 3:, 6] = centres
+    world = world.reshape(30, 7)
+    own = np.full((5, 6), 1e-9)
+    own[:, 3:] = [[1e-9], [0.01], [0.02], [0.01], [0.3]]  # the last one is lost
+    information = np.linalg.inv(np.diag(own.reshape(-1) ** 2) + 1e-2 * world @ world.T)
+    found = centre_deviations(R, t, information)
+    assert found[0] < 1e-6
+    # of three directions one may have gone into the unit, of the surest most
+    assert (found[1:] <= np.array([0.01, 0.02, 0.01, 0.3]) * 3**0.5 * 1.01).all()
+    assert (found[1:] >= np.array([0.01, 0.02, 0.01, 0.3]) * 2**0.5 * 0.9).all()
 
 
 def planted(order, permutation, noise=0.0):

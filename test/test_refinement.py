@@ -63,6 +63,26 @@ def test_two_views_only():
     assert found.pairs.tolist() == [[0, 1]]
 
 
+def test_centres_are_off_by_what_is_told():
+    told, errors = [], []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        R, t = ring(5)
+        found = solve(noisy_prior(R, t, 15.0, rng), all_pairs(R, t, cloud(rng), rng), t)
+        centres, true = (
+            (c - c[0]) @ r[0].T
+            for r, c in (
+                (r, -np.einsum('nji,nj->ni', r, x)) for r, x in ((found.R, found.t), (R, t))
+            )
+        )
+        true *= (centres * true).sum() / (true * true).sum()
+        errors.append(np.linalg.norm(centres - true, axis=1)[1:])
+        told.append(found.centre_sigma[1:])
+    ratio = np.square(np.concatenate(errors) / np.concatenate(told)).mean() ** 0.5
+    assert 0.2 < ratio < 1.2  # they are told twice of what they are, for what is no noise
+    assert np.median(told) < 0.02
+
+
 def test_without_matches_the_model_is_returned_as_it_was():
     rng = np.random.default_rng(2)
     R, t = ring(3)

@@ -54,7 +54,10 @@ class Estimate:
         intrinsics_source: 'given', 'exif', 'matches', 'assumed' or 'estimated', one a view.
         names, stamps, crops: of the views.
         rotation_sigma: (N,) rad, of the rotation relative to the first camera. centre_sigma: (N,)
-            world units. Never zero: from `doubts`, as the checkpoint's configuration says.
+            world units, of the centre relative to the first camera, in its axes, after the best
+            change of the unit: how far away the object is has an error that all have in common,
+            and which is not in here. Never zero: from `doubts`, as the checkpoint's configuration
+            says.
         agreement: fraction of the samples that tell the same story; modes: number of stories.
         rays: (N, 6, h, w) float32, as predicted, moved into the published world.
         doubts: what the uncertainty was made from.

@@ -75,18 +75,26 @@ def compare(
 
 
 def table(estimate: Estimate, errors: Errors | None = None) -> str:
-    """A few lines for the terminal."""
+    """A few lines for the terminal.
+
+    Uncertain are the rotation relative to the first camera and, in the unit of the distances from
+    the object, the place relative to it.
+    """
     names = [Path(name).name for name in estimate.names]
     width = max(5, *(len(name) for name in names))
-    lines = [f'  #  {"image":{width}}  {"turned":>7}  {"distance":>14}  {"focal":>18}']
+    head = f'  #  {"image":{width}}  {"turned":>17}  {"distance":>8}  {"place":>7}  {"focal":>18}'
+    sure = getattr(estimate, 'sure', np.zeros(0, dtype=bool))  # of a refined one
+    lines = [head]
     # Angle between a camera's optical axis and the first one's.
     turned = np.degrees(np.arccos(np.clip(estimate.R[:, 2] @ estimate.R[0, 2], -1, 1)))
+    sigma = np.degrees(estimate.rotation_sigma)
     for i, name in enumerate(names):
         distance = np.linalg.norm(estimate.centres[i])
         focal = f'{estimate.K[i, 0, 0]:.0f} px {estimate.intrinsics_source[i]}'
         lines.append(
-            f'{i + 1:3d}  {name:{width}}  {turned[i]:5.1f}°'
-            f'  {distance:6.2f} ± {estimate.centre_sigma[i]:.2f}   {focal:>18}'
+            f'{i + 1:3d}  {name:{width}}  {turned[i]:6.1f}° ±{sigma[i]:6.1f}°'
+            f'  {distance:8.2f}  ±{estimate.centre_sigma[i]:6.3f}  {focal:>18}'
+            + ('  unsure' if len(sure) and not sure[i] else '')
         )
     lines += [
         f'{name}: turned by {90 * turns} deg for the network, which takes it to be on its side '
@@ -130,6 +138,8 @@ def write_files(
         extra = {'bbox_xyxy': list(boxes[i])} if boxes and boxes[i] is not None else {}
         extra['rotation_sigma_deg'] = float(np.degrees(estimate.rotation_sigma[i]))
         extra['centre_sigma'] = float(estimate.centre_sigma[i])
+        if len(getattr(estimate, 'sure', ())):  # a refined one
+            extra |= {'sure': bool(estimate.sure[i]), 'matches': int(estimate.matches[i])}
         extras.append(extra | {'intrinsics_source': source})
     top = {'gauge': GAUGE, 'agreement': estimate.agreement, 'modes': estimate.modes}
     if estimate.metric:

@@ -65,7 +65,8 @@ def deviations(R: np.ndarray, information: np.ndarray) -> tuple[np.ndarray, np.n
     """Standard deviations (N,) of rotations R (N, 3, 3), rms rad, and of centres, rms distance.
 
     Rotations relative to the first camera, centres in the world of `adjust`, whose information
-    matrix (6N, 6N) this is.
+    matrix (6N, 6N) this is. What all cameras can do together is in these: turn, and be further
+    from the object; `centre_deviations` leaves it out.
     """
     n = len(R)
     covariance = np.linalg.inv(information).reshape(n, 6, n, 6)
@@ -79,6 +80,30 @@ def deviations(R: np.ndarray, information: np.ndarray) -> tuple[np.ndarray, np.n
     for i in range(n):
         centre[i] = np.sqrt(max(np.trace(covariance[i, 3:, i, 3:]), 0))
     return rotation, centre
+
+
+def centre_deviations(R: np.ndarray, t: np.ndarray, information: np.ndarray) -> np.ndarray:
+    """Standard deviations (N,) of centres relative to the first camera, rms distance.
+
+    In the axes of that camera, and after the best change of the unit, since nobody knows it. For
+    `adjust`'s cameras R (N, 3, 3), t (N, 3) and their information matrix (6N, 6N).
+    """
+    n = len(R)
+    seen = camera_centres(R, t) @ R[0].T  # in the first camera's axes
+    J = np.zeros((n, 3, n, 6))  # how they change with turns and moves
+    J[:, :, 0, :3] = -hat(seen)
+    J[np.arange(n), :, np.arange(n), 3:] = R[0]
+    J = (J - J[0]).reshape(3 * n, 6 * n)
+    covariance = J @ np.linalg.solve(information, J.T)
+    longer = (seen - seen[0]).reshape(-1)
+    variance = np.ones(n)
+    for _ in range(5):  # cameras that are lost do not say which unit is best
+        weight = np.repeat(1 / (variance + 1e-9 * variance.max()), 3)
+        along = np.outer(longer, weight * longer) / max(longer @ (weight * longer), 1e-12)
+        kept = np.eye(3 * n) - along
+        blocks = (kept @ covariance @ kept.T).reshape(n, 3, n, 3)
+        variance = np.maximum(np.einsum('ikik->i', blocks), 0.0)
+    return np.sqrt(variance)
 
 
 def _linearise(R, centres, problem: Problem, widen: float):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ray_pose_ros.geometry.so3 import camera_translations
-from ray_pose_ros.multiview.adjust import deviations
+from ray_pose_ros.multiview.adjust import centre_deviations, deviations
 from ray_pose_ros.multiview.links import other_ways, weakest_links
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.multiview.two_view import RayMatches
@@ -68,8 +68,8 @@ def certainty(
     """
     n = len(R)
     scale = np.linalg.norm(t[0])
-    rotation, centre = deviations(R, information)
-    centre = centre / scale
+    rotation, _ = deviations(R, information)
+    centre = centre_deviations(R, t, information) / scale
     links = strengths(chosen, n)
     wrong = 1 / (1 + np.exp(np.clip(_SLOPE * (links - _HALF), -30, 30)))
     # nobody is lost further than the prior lets it be
@@ -77,8 +77,9 @@ def certainty(
     rotation = np.sqrt((_INFLATION * rotation) ** 2 + lost**2 + _ROTATION_FLOOR**2)
     distance = np.linalg.norm(t, axis=1) / scale
     centre = np.sqrt((_INFLATION * centre) ** 2 + (lost * distance) ** 2)
-    # the first camera's orientation is the world's: its own share is in all the others
-    rotation[0] = max(rotation[1:].min(), _ROTATION_FLOOR)
+    # where the first camera is and looks is what the world is made of: its own share is in all
+    # the others
+    rotation[0], centre[0] = rotation[1:].min(), centre[1:].min()
     matches = np.zeros(n, dtype=int)
     for (i, j), h in chosen.items():
         matches[[i, j]] += int(h.inliers.sum())
