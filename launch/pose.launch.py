@@ -95,7 +95,7 @@ def start(context):
         emulate_tty=True,
     )
     prefix = '/' + value['namespace'].strip('/') if value['namespace'].strip('/') else ''
-    topics = ('markers', 'poses', 'path', 'pose', 'keyframe')
+    topics = ('markers', 'poses', 'path', 'map', 'pose', 'points', 'keyframe')
     rviz = Node(
         package='rviz2',
         executable='rviz2',

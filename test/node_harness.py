@@ -18,7 +18,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
@@ -112,6 +112,7 @@ class Client(Node):
         self.paths: list[Path] = []
         self.newest: list[PoseWithCovarianceStamped] = []
         self.markers: list[MarkerArray] = []
+        self.points: list[PointCloud2] = []
         self.tf: list[TFMessage] = []
         self.diagnostics: dict[str, str] = {}
         self.levels: dict[str, tuple] = {}
@@ -124,6 +125,7 @@ class Client(Node):
             (Path, f'{node_name}/path', self.paths.append, every),
             (PoseWithCovarianceStamped, f'{node_name}/pose', self.newest.append, 10),
             (MarkerArray, f'{node_name}/markers', self.markers.append, LATCHED),
+            (PointCloud2, f'{node_name}/points', self.points.append, LATCHED),
             (TFMessage, '/tf', self.tf.append, 100),
             (DiagnosticArray, '/diagnostics', self._on_diagnostics, 10),
         ):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from geometry_msgs.msg import PoseArray
 from matching_fixtures import textured_views
 from node_harness import (
@@ -20,12 +21,15 @@ from sensor_msgs.msg import CameraInfo, Image
 from ray_pose_ros.estimation.estimator import Estimator
 from ray_pose_ros.estimation.keyframe_map import KeyframeMap
 from ray_pose_ros.estimation.keyframes import Keyframe
+from ray_pose_ros.estimation.metric import MetricScale
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.model.checkpoint import default_checkpoint
 from ray_pose_ros.node.conversions import camera_from_pose, nanoseconds, time_message
 from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.outputs import LATCHED
+from ray_pose_ros.node.point_cloud import points_of_message
+from ray_pose_ros.node.work import Clouded
 from ray_pose_ros.refinement.refine import default_matchers
 from ray_pose_ros.refinement.refining import RefiningEstimator
 from ray_pose_ros.synthetic.camera_publisher import image_message, info_message
@@ -37,6 +41,50 @@ start = pytest.fixture(starter)
 def checkpoint(tmp_path_factory):
     """Write a model with random weights: the numbers mean nothing, but must be the same."""
     return save_tiny_model(tmp_path_factory.mktemp('checkpoint'))
+
+
+def test_points_that_matches_show_are_published(start):
+    harness = start(make_estimator, EVERY_FRAME | {'device': 'cpu', 'matcher': 'sift'})
+    client = harness.client
+    seen = textured_views(4, 24)
+    harness.show(range(4), [image.image for *_, image in seen], seen[0][0])
+    assert harness.until(lambda: client.points and client.points[-1].header.stamp.sec == 103)
+    msg = client.points[-1]
+    assert msg.header.frame_id == 'ray_pose_world'
+    assert [f.name for f in msg.fields] == ['x', 'y', 'z', 'rgb']
+    assert msg.width == len(msg.data) // msg.point_step > 50
+    xyz, rgb = points_of_message(msg)
+    # in front of all cameras, at pixels of their colour
+    harness.until(lambda: False, 0.5)
+    near = 0
+    for pose, (lens, *_, image) in zip(client.poses[-1].poses, seen, strict=True):
+        R, t = camera_from_pose(pose)
+        there = xyz @ R.T + t
+        assert (there[:, 2] > 0).all()
+        pixel = lens.project(torch.from_numpy(there)).numpy()
+        inside = ((pixel >= 1) & (pixel < (lens.width - 1, lens.height - 1))).all(1)
+        x, y = pixel[inside].astype(int).T
+        off = np.abs(image.image[y, x].astype(float) - rgb[inside]).mean(1)
+        near += (off < 30).sum()
+    assert near > 2 * len(xyz) * 0.8  # each is seen in two or three
+    assert harness.trigger('reset').success
+    assert harness.until(lambda: client.points[-1].width == 0)
+
+
+def test_points_are_in_metres_where_the_poses_are(start):
+    harness = start()
+    outputs, client = harness.node._outputs, harness.client
+    xyz, rgb = np.array([[1.0, 2.0, 3.0]]), np.array([[250, 128, 1]], dtype=np.uint8)
+    clouded = Clouded(0, xyz, rgb, 5 * SECOND, {})
+    outputs.show_points(clouded, MetricScale(0.5, 0.1, 'TF odom'))
+    assert harness.until(lambda: client.points)
+    told, colours = points_of_message(client.points[-1])
+    np.testing.assert_allclose(told, xyz / 2)
+    np.testing.assert_array_equal(colours, rgb)
+    outputs.transforms.lose('a reason')
+    outputs.show_points(clouded, None)
+    harness.until(lambda: False, 0.3)
+    assert len(client.points) == 1  # nothing while lost
 
 
 def test_refined_poses_of_the_same_keyframes_follow_the_first_ones(start, checkpoint):

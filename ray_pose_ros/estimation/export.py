@@ -5,7 +5,8 @@ All formats hold the same cameras, world to camera in OpenCV's convention inside
 - `poses.json`: this project's own; `frames[] = {file, width, height, K, R, t, ...}`, world to
   camera, OpenCV axes.
 - TUM trajectory: `timestamp tx ty tz qx qy qz qw`, camera to world, OpenCV (= ROS optical) axes.
-- COLMAP text model: `QW QX QY QZ TX TY TZ`, world to camera, OpenCV axes; no points.
+- COLMAP text model: `QW QX QY QZ TX TY TZ`, world to camera, OpenCV axes; with points where
+  features have been matched.
 - `transforms.json` (nerfstudio, instant-ngp): 4x4 camera to world, OpenGL camera axes (+x right,
   +y up, looking along -z); the world's axes are left as they are.
 
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ray_pose_ros.estimation.cloud import Cloud
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.rotations import matrix_from_quaternion, quaternion_from_matrix
 from ray_pose_ros.geometry.so3 import camera_centres
@@ -113,8 +115,8 @@ def read_tum(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows[:, 0], R, -np.einsum('nij,nj->ni', R, rows[:, 1:4])
 
 
-def write_colmap(folder: str | Path, posed: PosedCameras) -> None:
-    """Write a COLMAP text model (cameras.txt, images.txt, an empty points3D.txt).
+def write_colmap(folder: str | Path, posed: PosedCameras, cloud: Cloud | None = None) -> None:
+    """Write a COLMAP text model: cameras.txt, images.txt, and points3D.txt, empty without cloud.
 
     Raises:
         NotRepresentable: a distortion model that COLMAP has no name for.
@@ -122,7 +124,8 @@ def write_colmap(folder: str | Path, posed: PosedCameras) -> None:
     folder = Path(folder)
     lines = ['# CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]']
     ids: dict[str, int] = {}
-    images = ['# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME', '# (no points)']
+    images = ['# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME', '# X Y POINT3D_ID ...']
+    seen, points = _colmap_points(cloud, len(posed.names))
     quaternions = quaternion_from_matrix(torch.from_numpy(posed.R)).numpy()
     for i, camera in enumerate(posed.cameras):
         model, distortion = _colmap_model(camera)
@@ -134,11 +137,28 @@ def write_colmap(folder: str | Path, posed: PosedCameras) -> None:
             lines.append(f'{ids[key]} {key}')
         x, y, z, w = quaternions[i]
         pose = ' '.join(f'{v:.12g}' for v in (w, x, y, z, *posed.t[i]))
-        images += [f'{i + 1} {pose} {ids[key]} {posed.names[i]}', '']
+        images += [f'{i + 1} {pose} {ids[key]} {posed.names[i]}', seen[i]]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'cameras.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
     (folder / 'images.txt').write_text('\n'.join(images) + '\n', encoding='utf-8')
-    (folder / 'points3D.txt').write_text('# (no points)\n', encoding='utf-8')
+    (folder / 'points3D.txt').write_text('\n'.join(points) + '\n', encoding='utf-8')
+
+
+def _colmap_points(cloud: Cloud | None, views: int) -> tuple[list[str], list[str]]:
+    """For each view the line of the points that it sees, and the lines of points3D.txt."""
+    lines = ['# POINT3D_ID X Y Z R G B ERROR TRACK[] as (IMAGE_ID, POINT2D_IDX)']
+    seen: list[list[str]] = [[] for _ in range(views)]
+    if cloud is None:
+        return [''] * views, lines
+    tracks: list[list[str]] = [[] for _ in range(len(cloud))]
+    for point, view, (x, y) in zip(cloud.point, cloud.view, cloud.pixel, strict=True):
+        tracks[point].append(f'{view + 1} {len(seen[view])}')
+        seen[view].append(f'{x:.3f} {y:.3f} {point + 1}')
+    for k, track in enumerate(tracks):
+        where = ' '.join(f'{x:.9g}' for x in cloud.xyz[k])
+        colour = ' '.join(map(str, cloud.rgb[k]))
+        lines.append(f'{k + 1} {where} {colour} {cloud.error[k]:.3f} {" ".join(track)}')
+    return [' '.join(of_view) for of_view in seen], lines
 
 
 def read_colmap(folder: str | Path) -> PosedCameras:
@@ -192,8 +212,11 @@ def colmap_camera(model: str, params: Sequence[float], width: int, height: int) 
     return _camera_from(numbers, width, height, general)
 
 
-def write_transforms(path: str | Path, posed: PosedCameras) -> None:
-    """Write `transforms.json` with the intrinsics of each frame."""
+def write_transforms(path: str | Path, posed: PosedCameras, ply: str = '') -> None:
+    """Write `transforms.json` with the intrinsics of each frame.
+
+    ply: name of a file with points in the same world, beside it.
+    """
     R, centres = _camera_to_world(posed.R, posed.t)
     frames, models = [], set()
     for i, camera in enumerate(posed.cameras):
@@ -212,6 +235,8 @@ def write_transforms(path: str | Path, posed: PosedCameras) -> None:
     lenses = [{k: v for k, v in f.items() if k not in _OF_A_FRAME} for f in frames]
     if all(lens == lenses[0] for lens in lenses):  # some readers look at the top only
         top |= lenses[0]
+    if ply:
+        top['ply_file_path'] = ply
     _write_json(path, top | {'frames': frames})
 
 

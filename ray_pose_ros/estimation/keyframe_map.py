@@ -97,7 +97,12 @@ class KeyframeMap:
 
     def whole(self, newest: Any) -> Mapped:
         """The map; what is of no single view comes from the `newest` estimate that was joined."""
-        return self._mapped(list(self._keyframes), newest, self._world)
+        ids = list(self._keyframes)
+        found = self._mapped(ids, newest, self._world)
+        if not hasattr(newest, 'ray_matches'):
+            return found
+        matches = self._world.among(ids)
+        return replace(found, estimate=replace(found.estimate, ray_matches=matches))
 
     def part(self, keyframes: Sequence[Keyframe], newest: Any) -> Any:
         """The estimate of some keyframes as the map has it now; `newest` as of `whole`."""

@@ -42,3 +42,11 @@ def packed(view: Any) -> Any:
 def unpacked(view: Any) -> Any:
     """A PackedView as a View; anything else as it is."""
     return view.unpacked() if isinstance(view, PackedView) else view
+
+
+def small_image(view: View | PackedView) -> np.ndarray:
+    """The image (H, W, 3) uint8 of a view, of a packed one at a quarter of its size."""
+    if not isinstance(view, PackedView):
+        return view.image
+    bgr = cv2.imdecode(np.frombuffer(view.jpeg, np.uint8), cv2.IMREAD_REDUCED_COLOR_4)
+    return bgr[..., ::-1]

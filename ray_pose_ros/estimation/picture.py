@@ -30,6 +30,7 @@ def draw(
     truth: tuple[np.ndarray, np.ndarray] | None = None,
     sigmas: np.ndarray | None = None,
     title: str | None = None,
+    cloud: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
     """Draw the views beside the cameras that took them, seen from above and from the side.
 
@@ -42,6 +43,8 @@ def draw(
         truth: true (R, t) in any world and scale: aligned to the estimate, drawn dashed.
         sigmas: (N,) standard deviations of the centres, drawn as discs.
         title: headline.
+        cloud: points (P, 3) in the same world and colours (P, 3) uint8, drawn as dots where they
+            fall into the picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -78,6 +81,9 @@ def draw(
     halves = 0.56 * max(per_pixel, 1e-9) * np.array((box.width, box.height))
     for axes, flat, (_, *labels) in zip(both, flats, sides, strict=True):
         _prepare(axes, corners @ flat, halves, *labels)
+        if cloud is not None:
+            xyz, rgb = cloud
+            axes.scatter(*(xyz @ flat).T, s=1.5, c=rgb / 255, linewidths=0, zorder=1.5)
         for points in true_frusta:
             _draw_frustum(axes, points @ flat, _TRUTH, dashed=True, heavy=n <= 12)
         for i in range(n):
@@ -90,7 +96,8 @@ def draw(
             _draw_frustum(axes, points, colours[i], heavy=n <= 12)
             _draw_number(axes, points, i + 1, colours[i], n)
         axes.plot(0, 0, marker='*', ms=17, color='#ffb000', mec=_INK, mew=0.8, zorder=6)
-    _draw_legend(figure, bool(true_frusta), sigmas is not None)
+    with_points = cloud is not None and len(cloud[0]) > 0
+    _draw_legend(figure, bool(true_frusta), sigmas is not None, with_points)
     figure.savefig(path)
 
 
@@ -246,7 +253,7 @@ def _draw_number(axes, points: np.ndarray, number: int, colour, n: int) -> None:
     )
 
 
-def _draw_legend(figure, with_truth: bool, with_sigma: bool) -> None:
+def _draw_legend(figure, with_truth: bool, with_sigma: bool, with_points: bool) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -258,13 +265,16 @@ def _draw_legend(figure, with_truth: bool, with_sigma: bool) -> None:
         handles.append(Line2D([], [], color=_TRUTH, ls='--', label='true camera'))
     if with_sigma:
         handles.append(Patch(color=_INK, alpha=0.15, label='uncertainty of the lens, 1 sigma'))
+    if with_points:
+        dots = {'ls': '', 'marker': 'o', 'ms': 3, 'color': _SOFT}
+        handles.append(Line2D([], [], label='points that matches show', **dots))
     figure.legend(
         handles=handles,
         loc='center',
         bbox_to_anchor=(0.69, 0.09),
         ncol=len(handles),
         frameon=False,
-        fontsize=11,
+        fontsize=11 if len(handles) < 5 else 9.5,
         labelcolor=_INK,
     )
     note = 'Unit: the distance of camera 1 from the object. The absolute scale is not known.'

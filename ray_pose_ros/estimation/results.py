@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ray_pose_ros.estimation import export, picture
+from ray_pose_ros.estimation.cloud import Cloud, cloud_of, write_ply
 from ray_pose_ros.estimation.estimator import Estimate
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.rays import camera_centres
@@ -124,8 +125,10 @@ def write_files(
     estimate: Estimate,
     boxes: Sequence[Sequence[float] | None] | None = None,
     errors: Errors | None = None,
+    cloud: Cloud | None = None,
 ) -> list[str]:
-    """Write poses.json, poses.tum, transforms.json and colmap/; returns the names written.
+    """Write poses.json, poses.tum, transforms.json and colmap/, with the points of a cloud
+    points.ply as well; returns the names written.
 
     Paths of images are as given in poses.json, relative to `folder` in transforms.json, and bare
     file names in COLMAP's (where they differ from each other), as those programs expect. A format
@@ -138,7 +141,7 @@ def write_files(
         extra = {'bbox_xyxy': list(boxes[i])} if boxes and boxes[i] is not None else {}
         extra['rotation_sigma_deg'] = float(np.degrees(estimate.rotation_sigma[i]))
         extra['centre_sigma'] = float(estimate.centre_sigma[i])
-        if len(getattr(estimate, 'sure', ())):  # a refined one
+        if len(getattr(estimate, 'sure', ())) == len(estimate.names):  # a refined one
             extra |= {'sure': bool(estimate.sure[i]), 'matches': int(estimate.matches[i])}
         extras.append(extra | {'intrinsics_source': source})
     top = {'gauge': GAUGE, 'agreement': estimate.agreement, 'modes': estimate.modes}
@@ -158,12 +161,17 @@ def write_files(
     relative = [_relative(name, folder) for name in estimate.names]
     bare = [Path(n).name for n in estimate.names]
     bare = bare if len(set(bare)) == len(bare) else list(estimate.names)
-    for name, write, names in (
-        ('transforms.json', export.write_transforms, relative),
-        ('colmap', export.write_colmap, bare),
+    ply = ''
+    if cloud is not None and len(cloud):
+        ply = 'points.ply'
+        write_ply(folder / ply, cloud)
+        written.append(ply)
+    for name, write, names, points in (
+        ('transforms.json', export.write_transforms, relative, ply),
+        ('colmap', export.write_colmap, bare, cloud),
     ):
         try:
-            write(folder / name, posed_cameras(estimate, names))
+            write(folder / name, posed_cameras(estimate, names), points)
         except export.NotRepresentable:
             continue
         written.append(name)
@@ -186,7 +194,9 @@ def write_all(
     save_rays: bool = False,
 ) -> list[str]:
     """Everything `ray-pose estimate` writes; returns the names."""
-    written = write_files(folder, estimate, [view.object_box for view in views], errors)
+    cloud = cloud_of(estimate, lambda i: views[i].image)
+    boxes = [view.object_box for view in views]
+    written = write_files(folder, estimate, boxes, errors, cloud)
     if save_rays:
         np.savez_compressed(
             folder / 'rays.npz',
@@ -208,5 +218,6 @@ def write_all(
         crops=estimate.crops,
         truth=truth,
         sigmas=estimate.centre_sigma,
+        cloud=(cloud.xyz, cloud.rgb),
     )
     return [*written, 'poses.png']

@@ -166,10 +166,11 @@ def wait(listener, processes, index_file: Path, views: int, expected: int, args)
         if count > told:
             told = count
             print(f'   {count} cameras located')
-        quiet = listener.idle and time.monotonic() - listener.changed > 4.0
+        # better answers follow the first one
+        rest = time.monotonic() - listener.changed if listener.idle else 0.0
         if views:
             over = len(set(shown_views(index_file).values())) == views
-        if count and (count == expected or (over and quiet)):
+        if count and (rest > 2.5 if count == expected else over and rest > 4.0):
             listener.spin(1.5)  # the transforms and the diagnostics of this estimate
             if len(listener.stamps_ns) < expected:
                 print(f'   of {expected} views {count} became keyframes')
@@ -197,6 +198,7 @@ def write(listener, source, shown: dict[int, int], saved: Path, out: Path, args)
     from ray_pose_ros.estimation.views import View
     from ray_pose_ros.geometry.so3 import camera_centres
     from ray_pose_ros.node.conversions import camera_from_pose, image_from_message, nanoseconds
+    from ray_pose_ros.node.point_cloud import points_of_message
     from ray_pose_ros.synthetic.camera_sources import Frame
 
     stamps = listener.stamps_ns
@@ -230,6 +232,7 @@ def write(listener, source, shown: dict[int, int], saved: Path, out: Path, args)
         crops=[View(f.image).crop() for f in frames],
         truth=truth,
         sigmas=np.array([f['centre_sigma'] for f in content['frames']]),
+        cloud=points_of_message(listener.points) if listener.points else None,
     )
     print(f'3. {len(frames)} cameras, from {listener.poses.header.frame_id} on /tf:')
     for i, frame in enumerate(frames):

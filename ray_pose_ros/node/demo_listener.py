@@ -13,6 +13,7 @@ from nav_msgs.msg import Path as PathMessage
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
@@ -36,6 +37,7 @@ class Listener:
         self._executor.add_node(node)
         self.poses: PoseArray | None = None
         self.path: PathMessage | None = None
+        self.points: PointCloud2 | None = None
         self.transforms: dict[str, object] = {}  # by child frame
         self.diagnostics: dict[str, str] = {}
         self.problems: list[str] = []
@@ -43,6 +45,7 @@ class Listener:
         topic = f'/{NODE_NAME}/'
         node.create_subscription(PoseArray, topic + 'poses', self._on_poses, LATCHED)
         node.create_subscription(PathMessage, topic + 'path', self._on_path, LATCHED)
+        node.create_subscription(PointCloud2, topic + 'points', self._on_points, LATCHED)
         node.create_subscription(TFMessage, '/tf', self._on_tf, 100)
         node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self._save = node.create_client(Trigger, topic + 'save')
@@ -96,6 +99,9 @@ class Listener:
 
     def _on_path(self, msg: PathMessage) -> None:
         self.path, self.changed = msg, time.monotonic()
+
+    def _on_points(self, msg: PointCloud2) -> None:
+        self.points = msg
 
     def _on_tf(self, msg: TFMessage) -> None:
         for transform in msg.transforms:

@@ -112,6 +112,7 @@ class ManagedModelNode(LifecycleNode):
             settings.min_views,
             settings.map_size,
             settings.refine_deadline if settings.refine else 0.0,
+            settings.refine and settings.points,
         )
 
     def wait_for_model(self) -> bool:

@@ -15,7 +15,7 @@ from geometry_msgs.msg import (
 )
 from nav_msgs.msg import Path
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -25,6 +25,7 @@ from ray_pose_ros.node.conversions import (
     time_message,
 )
 from ray_pose_ros.node.keyframe_image import keyframe_message
+from ray_pose_ros.node.point_cloud import cloud_message
 from ray_pose_ros.node.transform_buffer import Rigid
 from ray_pose_ros.node.transforms import Transforms
 
@@ -50,12 +51,26 @@ class Outputs:
         self._pose = node.create_publisher(PoseWithCovarianceStamped, '~/pose', 10)
         self._markers = node.create_publisher(MarkerArray, '~/markers', LATCHED)
         self._keyframe = node.create_publisher(Image, '~/keyframe', LATCHED)
+        self._points = node.create_publisher(PointCloud2, '~/points', LATCHED)
+        self._has_points = False
 
     def show_keyframe(self, keyframe) -> None:
         """Publish the image of a new keyframe, before it is known where it was taken."""
         msg = keyframe_message(keyframe)
         if msg is not None:
             self._keyframe.publish(msg)
+
+    def show_points(self, clouded, metric) -> None:
+        """Publish a Clouded, in metres where the estimate that it is of is."""
+        if not (len(clouded.xyz) or self._has_points) or self.transforms.lost:
+            return
+        xyz = clouded.xyz * (metric.metres_per_unit if metric else 1.0)
+        self._publish_points(xyz, clouded.rgb, clouded.stamp_ns)
+
+    def _publish_points(self, xyz: np.ndarray, rgb: np.ndarray, stamp_ns: int) -> None:
+        frame = self._settings.reference_frame
+        self._points.publish(cloud_message(xyz, rgb, frame, stamp_ns))
+        self._has_points = bool(len(xyz))
 
     def publish(self, solved, seen_ns: int, place: Rigid | None = None) -> None:
         """
@@ -92,6 +107,8 @@ class Outputs:
         self.transforms.clear()
         self._publish_poses([], [], stamp_ns)
         self._map.publish(self._as_path([], [], stamp_ns))
+        if self._has_points:
+            self._publish_points(np.zeros((0, 3)), np.zeros((0, 3), np.uint8), stamp_ns)
         self._markers.publish(MarkerArray(markers=[Marker(action=Marker.DELETEALL)]))
 
     # -- messages -------------------------------------------------------------------------------

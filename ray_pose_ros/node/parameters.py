@@ -182,6 +182,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         maximum=600.0,
     ),
     Parameter(
+        'points',
+        True,
+        'Publish ~/points: the points of the object and around it that matches of keyframes show '
+        '(with `refine`).',
+    ),
+    Parameter(
         'keyframe_min_interval',
         0.5,
         'Seconds between two keyframes of a camera at least.',

@@ -33,7 +33,16 @@ from ray_pose_ros.node.rig_settings import rig_names
 from ray_pose_ros.node.ros_parameters import on_set
 from ray_pose_ros.node.status import Status
 from ray_pose_ros.node.subscriptions import Subscriptions
-from ray_pose_ros.node.work import Candidate, Failed, Kept, Refocused, Refused, Result, Solved
+from ray_pose_ros.node.work import (
+    Candidate,
+    Clouded,
+    Failed,
+    Kept,
+    Refocused,
+    Refused,
+    Result,
+    Solved,
+)
 
 TICK_S = 0.1
 DIAGNOSTICS_S = 1.0
@@ -286,6 +295,9 @@ class PoseNode(ManagedModelNode):
             for camera in self._cameras:
                 if camera.name == candidate.camera:
                     camera.retry()
+        elif isinstance(result, Clouded) and self._last is not None:
+            self.health.seconds.update(result.seconds)
+            self._outputs.show_points(result, self._last.estimate.metric)
         elif isinstance(result, Refocused):
             self.get_logger().info(f'focal length of uncalibrated cameras: {result.words}')
         elif isinstance(result, Failed):

@@ -80,6 +80,17 @@ class Failed(Result):
 
 
 @dataclass(frozen=True)
+class Clouded(Result):
+    """The points that the matches of the last Solved show: `xyz` (P, 3) in its world's unit, and
+    `rgb` (P, 3) uint8; `stamp_ns` of its newest image."""
+
+    xyz: Any
+    rgb: Any
+    stamp_ns: int
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Refocused(Result):
     """The focal length of uncalibrated cameras is another one than was thought; `words` tell."""
 

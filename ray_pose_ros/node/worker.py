@@ -31,6 +31,7 @@ from ray_pose_ros.node.solving import Answer, answers
 from ray_pose_ros.node.work import (
     Abandoned,
     Candidate,
+    Clouded,
     Failed,
     Kept,
     Refocused,
@@ -40,6 +41,7 @@ from ray_pose_ros.node.work import (
     WorkerLost,
 )
 
+CLOUD_S = 3.0  # between two clouds of points, where newer keyframes wait
 _GRACE_S = 0.5  # for a thread that was given up and may be ending just now
 Task = Callable[[Callable[[], bool]], None]  # is given a way to ask whether it still counts
 
@@ -61,6 +63,7 @@ class Worker:
         self._map: KeyframeMap | None = None
         self._patience = 0.0
         self._lenses = Lenses()
+        self._points, self._clouded = False, -math.inf
         self._lost: list[threading.Thread] = []
         self._moved = 0.0
         self.busy_since: float | None = None
@@ -118,19 +121,21 @@ class Worker:
         min_views: int,
         map_size: int = 0,
         patience: float = 0.0,
+        points: bool = False,
     ) -> Future:
         """
         Make the estimator on the worker's thread; the Future carries what that raised.
 
         With a `map_size` windows are joined; with 0 each has a world of its own. `patience`:
-        seconds after a first answer in which newer keyframes wait for the better ones.
+        seconds after a first answer in which newer keyframes wait for the better ones. `points`:
+        deliver a Clouded after answers.
         """
 
         def task(counts: Callable[[], bool]) -> None:
             with self._wake:
                 self._buffer.resize(window_size)
                 self._window_size, self._min_views = window_size, min_views
-                self._patience = patience
+                self._patience, self._points = patience, points
                 if map_size != (0 if self._map is None else self._map.size):
                     self._map = KeyframeMap(map_size) if map_size else None
                 self.loading = self._economy is None
@@ -364,7 +369,29 @@ class Worker:
             pass
         except Exception as error:  # the node must outlive a failed inference
             self._hand_over(Failed(turn[1], _words(error), again or since is not None), turn)
-        return None if self._void(turn) else last
+        if last is None or self._void(turn):
+            return None
+        self._cloud(last, turn)
+        return last
+
+    def _cloud(self, answer: Answer, turn: tuple) -> None:
+        """Deliver the points that an answer's matches show, not too often."""
+        of = answer.mapped or answer
+        begin = time.monotonic()
+        soon = bool(self._pending) and begin - self._clouded < CLOUD_S
+        if soon or not self._points or not getattr(of.estimate, 'ray_matches', None):
+            return
+        from ray_pose_ros.estimation.cloud import cloud_of_keyframes
+
+        try:
+            cloud = cloud_of_keyframes(of.keyframes, of.estimate)
+        except Exception as error:
+            self._hand_over(Failed(turn[1], _words(error), again=True), turn)
+            return
+        self._moved = self._clouded = time.monotonic()
+        newest = max(k.stamp_ns for k in answer.keyframes)
+        seconds = {'points': self._clouded - begin}
+        self._hand_over(Clouded(turn[1], cloud.xyz, cloud.rgb, newest, seconds), turn)
 
     def _refocus(self, economy: Economy, answer: Answer, turn: tuple) -> bool:
         """
