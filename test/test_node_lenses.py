@@ -173,6 +173,18 @@ def test_the_window_is_solved_again_with_it_and_later_keyframes_have_it(worker, 
     assert estimator.asked == [(('0', '1', '2'), 1.0)]
 
 
+def test_it_is_looked_for_after_wider_windows_too(worker, results):
+    estimator = loaded(worker, Telling(sigma=0.3), window=3, map_size=10)
+    for k in range(5):
+        worker.offer(candidate(k))
+        results.wait(Kept, k + 1)
+        settle(worker)
+    assert [names for names, _ in estimator.asked] == [
+        ('0', '1', '2'), ('1', '2', '3'), ('2', '3', '4'),
+    ]  # fmt: skip
+    assert estimator.refined  # those of the wider windows
+
+
 def test_a_reset_keeps_it_unless_it_is_to_go(worker, results):
     loaded(worker, Telling(), window=4)
     worker.offer_all([candidate(k) for k in range(3)])

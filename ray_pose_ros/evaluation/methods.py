@@ -97,6 +97,10 @@ class ModelMethod:
         found = self.estimator.solve(self.prepare(indices))
         return found, float(sum(found.timings.values()))
 
+    def solver(self):
+        """What the node would run."""
+        return self.estimator
+
     def cached(self, indices: np.ndarray) -> float:
         """Seconds that were spent on what is kept of these views."""
         kept = (self._prepared.get(int(index)) for index in indices)

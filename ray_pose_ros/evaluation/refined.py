@@ -8,7 +8,6 @@ cameras look at the object. The two tell what the matching adds from what the mo
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,8 +22,7 @@ from .methods import create_method as _create_method
 from .windowed import WINDOW, windowed
 
 if TYPE_CHECKING:
-    from ray_pose_ros.refinement.refine import RefinedEstimate
-    from ray_pose_ros.refinement.refining import Left
+    from ray_pose_ros.refinement.refining import RefiningEstimator
 
 NAMES = ('refined', 'oracle-refined', 'vague-refined', 'oracle')
 NOISE_DEG = 15.0  # rms angle by which each camera of the oracle is turned about the object
@@ -86,17 +84,11 @@ class RefinedMethod:
         matching = sum(k.seconds + k.matching_seconds(keyframes) for k in keyframes)
         return self.prior.cached(indices) + matching
 
-    def kept(self, index: int) -> Left:
-        """What a map keeps of a view for `again`."""
-        from ray_pose_ros.refinement.refining import Left
+    def solver(self) -> RefiningEstimator:
+        """What the node would run."""
+        from ray_pose_ros.refinement.refining import RefiningEstimator
 
-        return Left(self._keyframes[index])
-
-    def again(self, kept: Sequence[Left], estimate: Estimate) -> RefinedEstimate:
-        """An estimate of views of several windows, refined."""
-        from ray_pose_ros.refinement.refine import refine
-
-        return refine(estimate, [k.keyframe for k in kept], self.matchers, self.deadline)
+        return RefiningEstimator(self.prior.estimator, self.matchers)
 
 
 class TruePrior:
@@ -172,21 +164,25 @@ class OracleMethod:
 
 
 def create(name: str, options: dict):
-    """A method of NAMES; options: matcher, deadline, window; of 'refined' those of 'model' too."""
+    """A method of NAMES; options: matcher, deadline; of 'refined' window and
+    those of 'model' too."""
     if name == 'oracle':
         read_options(name, options, {})
         return OracleMethod()
     own = {key: options[key] for key in ('matcher', 'deadline', 'window') if key in options}
     rest = {key: value for key, value in options.items() if key not in own}
-    given = read_options(name, own, {'matcher': str, 'deadline': float} | WINDOW)
+    kinds = {'matcher': str, 'deadline': float} | (WINDOW if name == 'refined' else {})
+    given = read_options(name, own, kinds)
     window = given.pop('window', None)
+    if window is not None and 'deadline' in given:
+        raise ValueError('options window and deadline are given, expected one of them')
     if name == 'refined':
         estimator = _create_method('model', rest).estimator
         prior = ModelMethod(estimator)
         return windowed(RefinedMethod(prior, device=str(estimator.device), **given), window)
     read_options(name, rest, {})
     prior = TruePrior(NOISE_DEG if name == 'oracle-refined' else None)
-    return windowed(RefinedMethod(prior, **given), window)
+    return RefinedMethod(prior, **given)
 
 
 def _turns(vectors: np.ndarray) -> np.ndarray:

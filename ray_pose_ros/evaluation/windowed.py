@@ -8,7 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from ray_pose_ros.estimation.keyframe_map import KeyframeMap
-from ray_pose_ros.estimation.keyframes import Keyframe
+from ray_pose_ros.estimation.keyframes import KeyframeBuffer
+from ray_pose_ros.node.economy import Economy
+from ray_pose_ros.node.lenses import Lenses, learned
+from ray_pose_ros.node.solving import Answer, answers
 
 WINDOW = {'window': int}  # the option, as `read_options` takes it
 
@@ -28,7 +31,8 @@ def windowed(method, window: int | None):
 class WindowedMethod:
     """What a node that has all the time it wants has made of the views after the last of them.
 
-    Only full windows are solved: of those before, the map forgets what they told.
+    The steps are the node's own. Only full windows are solved: of those before, the map forgets
+    what they told.
     """
 
     def __init__(self, method, window: int):
@@ -36,28 +40,54 @@ class WindowedMethod:
 
     def begin(self, sequence) -> None:
         self.method.begin(sequence)
+        self._views = sequence.views
 
     def solve(self, indices: np.ndarray, rng: np.random.Generator):
-        from .methods import answer_of
+        begin = time.perf_counter()
+        economy, lenses, count = Economy(self.method.solver()), Lenses(), len(indices)
+        window, map_ = KeyframeBuffer(self.window), KeyframeMap(count)
+        for n, index in enumerate(indices):
+            view = lenses.on(self._views[int(index)])
+            window.add('camera', n, '', economy.prepare(view), view)
+            if n + 1 < min(self.window, count):
+                continue
+            last = _last(economy, window, map_)
+            if last.model is None or not lenses.wants(last.keyframes):
+                continue
+            lenses, others = learned(
+                lenses, economy, last.keyframes, last.model, window.window(), lambda: None
+            )
+            if others:
+                window.exchange(others)
+                map_ = KeyframeMap(count)
+                last = _last(economy, window, map_)
+        return _answer(last.mapped, count, time.perf_counter() - begin)
 
-        map_ = KeyframeMap(len(indices))
-        # as from nothing, but once: the node keeps features and matches from window to window
-        begin = time.perf_counter() - self.method.cached(indices)
-        for end in range(min(self.window, len(indices)), len(indices) + 1):
-            inside = range(max(0, end - self.window), end)
-            estimate, _ = self.method.estimate(indices[list(inside)], rng)
-            keyframes = [Keyframe(k, 'camera', k, '', self._kept(indices[k])) for k in inside]
-            joined = map_.join(keyframes, estimate)
-            model = getattr(estimate, 'model', None)
-            if model is not None:
-                map_.tell(keyframes, model)
-                wide = map_.wider(keyframes, model)
-                if wide is not None:
-                    kept = [k.prepared for k in wide.keyframes]
-                    map_.correct(wide.keyframes, self.method.again(kept, wide.estimate))
-        answer = answer_of(map_.whole(joined).estimate)
-        return replace(answer, seconds=time.perf_counter() - begin)
 
-    def _kept(self, index: int):
-        keep = getattr(self.method, 'kept', None)
-        return keep and keep(int(index))
+def _last(economy: Economy, window: KeyframeBuffer, map_: KeyframeMap) -> Answer:
+    *_, last = answers(economy, window.window(), map_, lambda *_: None)
+    return last
+
+
+def _answer(mapped, count: int, seconds: float):
+    """Of so many views; those from before the focal length was known have gone with their map."""
+    from .methods import Answer as OfMethod
+    from .methods import answer_of
+
+    told = replace(answer_of(mapped.estimate), seconds=seconds)
+    ids = [k.id for k in mapped.keyframes]
+    if len(ids) == count:
+        return told
+    found = OfMethod.nothing(count, seconds)
+    found.R[ids], found.t[ids], found.placed[ids] = told.R, told.t, True
+    spread = {
+        'rotation_sigma': told.rotation_sigma,
+        'centre_sigma': told.centre_sigma,
+        'K': told.K,
+    }
+    for name, values in spread.items():
+        if values is not None:
+            every = np.full((count, *values.shape[1:]), np.nan)
+            every[ids] = values
+            spread[name] = every
+    return replace(found, **spread)

@@ -29,6 +29,7 @@ class Answer:
         mapped: the map with it.
         window_sigma: (N,) rad, of rotations within the window; the estimate's are of the map.
         seconds: what was done for it, after the answer before.
+        model: what the model told of the window, unrefined; None where nothing is refined.
     """
 
     keyframes: tuple[Keyframe, ...]
@@ -36,6 +37,7 @@ class Answer:
     mapped: Mapped | None
     window_sigma: np.ndarray
     seconds: dict[str, float]
+    model: Any = None
 
 
 def answers(
@@ -62,13 +64,13 @@ def answers(
                 newest = map_.join(keyframes, told)
                 mapped = map_.whole(newest)
                 seconds['join'] = time.monotonic() - begin
-                model = getattr(told, 'model', None)
-            yield Answer(keyframes, newest, mapped, told.rotation_sigma, seconds)
+            model = getattr(told, 'model', None)
+            yield Answer(keyframes, newest, mapped, told.rotation_sigma, seconds, model)
             begin, before = time.monotonic(), told
     finally:  # a window that was given up has told something, too
-        if model is not None:
+        if model is not None and map_ is not None:
             map_.tell(keyframes, model)
-    if model is not None:
+    if model is not None and map_ is not None:
         yield from _wider(economy, keyframes, map_, newest, model, progress)
 
 
@@ -97,6 +99,7 @@ def _wider(
         map_.whole(newest),
         refined.rotation_sigma[inside],
         {'wider_window': time.monotonic() - begin},
+        model,
     )
 
 

@@ -401,8 +401,7 @@ class Worker:
         map begins anew, and True is returned. Until it is known, newer keyframes wait for this.
         """
         keyframes, lenses = answer.keyframes, self._lenses
-        model = getattr(answer.estimate, 'model', None)
-        if model is None or not lenses.wants(keyframes):
+        if answer.model is None or not lenses.wants(keyframes):
             return False
         # so that it is left for any other work, where it can wait
         since = None if lenses.urgent(keyframes) else -math.inf
@@ -410,7 +409,7 @@ class Worker:
             self._check(turn, since)
             window = self._buffer.window()
             lenses, others = learned(
-                lenses, economy, keyframes, model, window, lambda: self._check(turn, since)
+                lenses, economy, keyframes, answer.model, window, lambda: self._check(turn, since)
             )
         except Abandoned:
             return False
