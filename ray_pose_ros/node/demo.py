@@ -198,6 +198,7 @@ def write(listener, source, shown: dict[int, int], saved: Path, out: Path, args)
     from ray_pose_ros.estimation.views import View
     from ray_pose_ros.geometry.so3 import camera_centres
     from ray_pose_ros.node.conversions import camera_from_pose, image_from_message, nanoseconds
+    from ray_pose_ros.node.diagnostics import UNCALIBRATED
     from ray_pose_ros.node.point_cloud import points_of_message
     from ray_pose_ros.synthetic.camera_sources import Frame
 
@@ -240,6 +241,10 @@ def write(listener, source, shown: dict[int, int], saved: Path, out: Path, args)
         print(f'   {i + 1:2d}  {frame.name:24s} at {c[0]:6.2f} {c[1]:6.2f} {c[2]:6.2f}')
     if errors is not None:
         print(f'   against the truth: {errors.line()}')
+    if listener.points:
+        print(f'   {listener.points.width} points that matches show, on ~/points')
+    if not getattr(source, 'calibrated', True):
+        print(f'   focal length: {listener.diagnostics.get(UNCALIBRATED, "unknown")}')
     print(f'   The picture is {out / "poses.png"}, the numbers are in {out / "poses.json"}.')
 
 

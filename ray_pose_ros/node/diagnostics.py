@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RECENT_S = 10.0  # how long a refusal keeps the input at WARN
 FAILURES_IN_A_ROW = 3  # from here on it is no accident
+UNCALIBRATED = 'focal length of uncalibrated cameras'
 LONGEST = 300  # characters of a message, some of which quote what came in
 
 
@@ -130,7 +131,7 @@ class Health:
             'model': self.model,
             'device': self.device,
             'scale': self.scale,
-            'focal length of uncalibrated cameras': worker.lenses,
+            UNCALIBRATED: worker.lenses,
             'estimates': self.estimates,
             'failures': self.failures,
             'worker restarts': self.restarts,
