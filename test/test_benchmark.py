@@ -220,7 +220,8 @@ def test_growth_of_the_map(options, monkeypatch):
     monkeypatch.setattr(map_growth, 'COUNTS', (9, 12))
     found = map_growth.measure(options)
     assert [row['keyframes'] for row in found['rows']] == [9, 12]
-    assert all(row['join']['median'] > 0 for row in found['rows']) and 'join' in found['slopes']
+    for step in ('join', 'points'):
+        assert all(row[step]['median'] > 0 for row in found['rows']) and step in found['slopes']
     assert 0.02 < found['packed_mib']['VGA'] < found['packed_mib']['1080p'] < 1920 * 1080 / 2**20
 
 

@@ -1,8 +1,8 @@
-"""What a map costs: one window more joined to as many keyframes, and their images."""
+"""What a map costs: one window more joined to as many keyframes, their points, and images."""
 
 import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -12,6 +12,7 @@ from ray_pose_ros.estimation.keyframes import Keyframe
 from ray_pose_ros.estimation.packed_view import packed
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.so3 import rotation_from_vector
+from ray_pose_ros.multiview.points import triangulate
 from ray_pose_ros.multiview.two_view import RayMatches
 
 from .keyframes import SIZES
@@ -20,6 +21,7 @@ from .timing import interleave, spread
 from .workload import Options
 
 COUNTS = (10, 25, 50, 100)
+STEPS = 'join', 'points'
 WINDOW, MATCHES = 8, 150  # keyframes of a window, and matches of each of its pairs
 _NOISE = 0.01  # rad and distances by which windows err, of matches a tenth
 
@@ -37,15 +39,18 @@ class _Told:
 
 
 def measure(options: Options) -> dict:
-    """Rows by number of keyframes: a window with one new keyframe joined to the others (ms).
+    """Rows by number of keyframes: a window with one new keyframe joined to the others, and the
+    points that their matches show, if they are those of features (ms).
 
     'packed_mib' is what one keyframe that has left the window holds, by image size.
     """
     found = interleave({n: _join(n) for n in COUNTS}, min(options.repeats, 5))
-    rows = [{'keyframes': n, 'join': spread(found[n]['join'], 1e3)} for n in COUNTS]
+    rows = [
+        {'keyframes': n, **{step: spread(found[n][step], 1e3) for step in STEPS}} for n in COUNTS
+    ]
     return {
-        'rows': with_slopes(rows, 'keyframes', ('join',)),
-        'slopes': end_slopes(rows, 'keyframes', ('join',)),
+        'rows': with_slopes(rows, 'keyframes', STEPS),
+        'slopes': end_slopes(rows, 'keyframes', STEPS),
         'settings': {'window': WINDOW, 'matches': MATCHES},
         'packed_mib': {name: _packed_mib(size) for name, size in SIZES.items()},
     }
@@ -61,8 +66,12 @@ def _join(count: int):
     def run() -> dict[str, float]:
         before = copy.deepcopy(map_)
         begin = time.perf_counter()
-        _take(before, R, t, count)
-        return {'join': time.perf_counter() - begin}
+        told = _take(before, R, t, count)
+        joined = time.perf_counter()
+        estimate = before.whole(told).estimate
+        features = {pair: replace(m, weight=None) for pair, m in estimate.ray_matches.items()}
+        triangulate(estimate.R, estimate.t, features)
+        return {'join': joined - begin, 'points': time.perf_counter() - joined}
 
     return run
 
@@ -75,8 +84,8 @@ def _tour(count: int) -> tuple[np.ndarray, np.ndarray]:
     return tilts @ turns, np.tile([0.0, 0.0, 2.0], (count, 1))
 
 
-def _take(map_: KeyframeMap, R: np.ndarray, t: np.ndarray, end: int) -> None:
-    """Have the map join the window that ends before keyframe `end`."""
+def _take(map_: KeyframeMap, R: np.ndarray, t: np.ndarray, end: int) -> _Told:
+    """Have the map join the window that ends before keyframe `end`; what it makes of it."""
     rng = np.random.default_rng(end)
     ids = np.arange(end - WINDOW, end)
     unit = np.linalg.norm(t[ids[0]])
@@ -99,7 +108,7 @@ def _take(map_: KeyframeMap, R: np.ndarray, t: np.ndarray, end: int) -> None:
         rays=np.zeros((WINDOW, 6, 7, 7), np.float32),
         ray_matches=matches,
     )
-    map_.join([Keyframe(int(k), 'camera', int(k), '', None) for k in ids], estimate)
+    return map_.join([Keyframe(int(k), 'camera', int(k), '', None) for k in ids], estimate)
 
 
 def _packed_mib(size: tuple[int, int]) -> float:

@@ -178,12 +178,13 @@ def _map(section: dict) -> list[str]:
     s = section['settings']
     note = (
         f'### The map\n\nA window of {s["window"]} with one new keyframe, joined to a map; '
-        f'{s["matches"]} matches for each pair of a window.'
+        f'{s["matches"]} matches for each pair of a window. Points: of the matches of all windows.'
     )
-    rows = [[r['keyframes'], r['join']] for r in section['rows']]
+    rows = [[r['keyframes'], r['join'], r['points']] for r in section['rows']]
     sizes = [f'{name} {mib:.2f} MiB' for name, mib in section['packed_mib'].items()]
     packed = f'The image of a keyframe that has left the window: {", ".join(sizes)}.'
-    return [note, table(['keyframes', 'join'], rows) + slope_note(section['slopes']), packed]
+    grown = table(['keyframes', 'join', 'points'], rows) + slope_note(section['slopes'])
+    return [note, grown, packed]
 
 
 def slope_note(slopes: dict[str, float] | None, linear: float = 1.15) -> str:
