@@ -19,7 +19,6 @@ from ray_pose_ros.estimation.keyframes import Keyframe
 from ray_pose_ros.node.economy import Economy
 
 ASSUMED, BY_MATCHES = 'assumed', 'matches'
-KNOWN = 0.2  # deviation of its log from which on the focal length is used
 SETTLED = 3  # windows that tell it together, and are enough
 _TRIES = 12  # windows that are looked at in all; long lenses never tell
 _FEWEST = 3  # keyframes that can tell
@@ -31,14 +30,14 @@ class Lenses:
     """What is known of it.
 
     Attributes:
-        factor: focal length over the assumed one. sigma: of its log, infinite as long as it is
-            the assumed one.
+        factor: focal length over the assumed one. sigma: of its log, one standard deviation; None
+            as long as it is the assumed one.
         told: ids of the keyframes of each window that told something, and the nats that it told.
         tried: ids of the window that was looked at last. tries: how many were.
     """
 
     factor: float = 1.0
-    sigma: float = math.inf
+    sigma: float | None = None
     told: tuple[tuple[frozenset[int], np.ndarray], ...] = ()
     tried: frozenset[int] = frozenset()
     tries: int = 0
@@ -46,7 +45,7 @@ class Lenses:
     @property
     def known(self) -> bool:
         """Whether it is better known than by what is assumed."""
-        return self.sigma <= KNOWN
+        return self.sigma is not None
 
     @property
     def settled(self) -> bool:
@@ -92,7 +91,7 @@ class Lenses:
         if focal is None:
             return replace(self, **more)
         told = (*self._besides(ids), (ids, focal.nats))
-        if focal.sigma <= KNOWN:
+        if focal.known:
             more['sigma'] = focal.sigma
             if not self.known or abs(math.log(focal.factor / self.factor)) > _CHANGE:
                 more['factor'] = focal.factor

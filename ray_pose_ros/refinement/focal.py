@@ -57,6 +57,11 @@ class Focal(NamedTuple):
     nats: np.ndarray
 
     @property
+    def known(self) -> bool:
+        """Whether it is better known than by how photographs are taken."""
+        return self.sigma <= HARDLY
+
+    @property
     def changes(self) -> bool:
         """Whether it is another one than the assumed."""
         return abs(np.log(self.factor)) > _SAME
