@@ -11,7 +11,12 @@ from ray_pose_ros.estimation.keyframes import Keyframe
 from ray_pose_ros.estimation.packed_view import PackedView, packed, unpacked
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
-from ray_pose_ros.geometry.so3 import angle_between, camera_centres, rotation_from_vector
+from ray_pose_ros.geometry.so3 import (
+    angle_between,
+    camera_centres,
+    rotation_from_vector,
+    vector_from_rotation,
+)
 from ray_pose_ros.multiview.two_view import RayMatches
 
 COUNT, WINDOW = 12, 5
@@ -305,3 +310,55 @@ def test_a_mask_becomes_its_box():
 def test_a_size_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match='map size is 0, expected at least 1'):
         KeyframeMap(0)
+
+
+def test_a_focal_length_that_is_told_late_puts_all_keyframes_right():
+    """Matches of pixels of a camera that was thought to have 1.25 times its focal length."""
+    wrong = 1.25
+
+    @dataclass(frozen=True)
+    class Uncalibrated(Told):
+        cameras: tuple = ()
+        intrinsics_source: tuple = ()
+
+    def told(ids, factor, source):
+        plain = window(ids, matches=True)
+        matches = {k: m.refocused(factor, factor) for k, m in plain.ray_matches.items()}
+        # poses that such matches lead to: turned by too little or too much
+        turned = [rotation_from_vector(vector_from_rotation(r) / factor) for r in plain.R]
+        camera = CameraModel.from_fov(8, 6, 1.0).refocused(factor)
+        values = vars(plain) | {'ray_matches': matches, 'R': np.array(turned)}
+        n = len(plain.R)
+        return Uncalibrated(**values, cameras=(camera,) * n, intrinsics_source=(source,) * n)
+
+    class Prepared:
+        refocused = 0
+
+        def left(self, view):
+            return self
+
+        def refocus(self):
+            self.refocused += 1
+
+    map_ = KeyframeMap(COUNT)
+    keyframes = [Keyframe(k, 'c', k, '', Prepared()) for k in range(COUNT)]
+    for end in (5, 7):
+        ids = range(end - WINDOW, end)
+        found = map_.join([keyframes[k] for k in ids], told(ids, wrong, 'assumed'))
+    before = map_.whole(found).estimate
+    ids = range(2, 7)
+    others = [replace(keyframes[k], prepared=Prepared()) for k in ids]
+    map_.refocus(others, 1 / wrong)
+    assert [k.prepared.refocused for k in keyframes[:2]] == [1, 1]
+    found = map_.join(others, told(ids, 1.0, 'matches'))
+    after = map_.whole(found)
+    assert [k.prepared for k in after.keyframes[2:]] == [k.prepared for k in others]
+    assert set(after.estimate.intrinsics_source) == {'matches'}
+    focal = [float(c.matrix[0, 0]) for c in after.estimate.cameras]
+    np.testing.assert_allclose(focal, focal[-1])
+
+    def off(estimate):
+        true = R[:7] @ R[0].T
+        return np.degrees(angle_between(estimate.R, true)).max()
+
+    assert off(before) > 5 and off(after.estimate) < 0.5

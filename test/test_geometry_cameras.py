@@ -232,3 +232,21 @@ def test_equality_and_hash():
     assert first == second and hash(first) == hash(second)
     assert first != camera(LENSES['plumb_bob_5']) and first != first.resized(320, 240)
     assert first != 3
+
+
+def test_a_longer_focal_length_sees_the_same_pixels_under_smaller_angles():
+    from ray_pose_ros.multiview.two_view import RayMatches
+
+    camera = CameraModel.from_fov(640, 480, 1.0)
+    longer = camera.refocused(1.3)
+    assert longer.matrix[:2, 2].tolist() == camera.matrix[:2, 2].tolist()
+    assert float(longer.matrix[0, 0]) == pytest.approx(1.3 * float(camera.matrix[0, 0]))
+    pixels = torch.tensor([[10.0, 20], [320, 240], [600, 30]], dtype=torch.float64)
+    old, new = (lens.unproject(pixels).numpy() for lens in (camera, longer))
+    matches = RayMatches(old, old, np.full(3, 1e-3), old[0], old[1])
+    found = matches.refocused(1.3, 1.0)
+    np.testing.assert_allclose(found.a, new, atol=1e-12)
+    np.testing.assert_allclose(found.centre_a, new[0], atol=1e-12)
+    np.testing.assert_array_equal(found.b, old)
+    np.testing.assert_array_equal(found.centre_b, old[1])
+    np.testing.assert_allclose(found.sigma, 1e-3 * (1 / 1.3 + 1) / 2)

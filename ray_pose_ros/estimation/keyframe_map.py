@@ -32,6 +32,7 @@ _OF_WINDOW = {
     'pairs': np.zeros((0, 2), int),
     'model': None,
 }
+_OPEN = 'assumed', 'matches'  # where from intrinsics are that matches may change
 # Keyframes of a wider window, for each one of the window; and the most, for what they cost.
 _WIDER, _WIDEST = 2, 24
 
@@ -107,6 +108,25 @@ class KeyframeMap:
     def part(self, keyframes: Sequence[Keyframe], newest: Any) -> Any:
         """The estimate of some keyframes as the map has it now; `newest` as of `whole`."""
         return self._mapped([k.id for k in keyframes], newest, self._world).estimate
+
+    def refocus(self, others: Sequence[Keyframe], factor: float) -> None:
+        """Take uncalibrated cameras to have focal lengths `factor` times as long as before.
+
+        Poses stay until the next window, whose keyframes `others` are in place of those with the
+        same ids.
+        """
+        self._keyframes |= {k.id: k for k in others if k.id in self._keyframes}
+        inside = {k.id for k in others}
+        ids = [i for i, part in self._parts.items() if part.get('intrinsics_source') in _OPEN]
+        for i in ids:
+            part = self._parts[i]
+            part['intrinsics_source'] = 'matches'
+            part['cameras'] = part['cameras'].refocused(factor)
+            prepared = self._keyframes[i].prepared
+            if i not in inside and hasattr(prepared, 'refocus'):
+                prepared.refocus()
+        self._world.refocus(ids, factor)
+        self._models.refocus(ids, factor)
 
     # -- wider windows --------------------------------------------------------------------------
 

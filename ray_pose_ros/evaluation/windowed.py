@@ -43,6 +43,8 @@ class WindowedMethod:
         self._views = sequence.views
 
     def solve(self, indices: np.ndarray, rng: np.random.Generator):
+        from .methods import answer_of
+
         begin = time.perf_counter()
         economy, lenses, count = Economy(self.method.solver()), Lenses(), len(indices)
         window, map_ = KeyframeBuffer(self.window), KeyframeMap(count)
@@ -54,40 +56,18 @@ class WindowedMethod:
             last = _last(economy, window, map_)
             if last.model is None or not lenses.wants(last.keyframes):
                 continue
+            before = lenses.factor
             lenses, others = learned(
                 lenses, economy, last.keyframes, last.model, window.window(), lambda: None
             )
             if others:
                 window.exchange(others)
-                map_ = KeyframeMap(count)
+                map_.refocus(others, lenses.factor / before)
                 last = _last(economy, window, map_)
-        return _answer(last.mapped, count, time.perf_counter() - begin)
+        found = answer_of(last.mapped.estimate)
+        return replace(found, seconds=time.perf_counter() - begin)
 
 
 def _last(economy: Economy, window: KeyframeBuffer, map_: KeyframeMap) -> Answer:
     *_, last = answers(economy, window.window(), map_, lambda *_: None)
     return last
-
-
-def _answer(mapped, count: int, seconds: float):
-    """Of so many views; those from before the focal length was known have gone with their map."""
-    from .methods import Answer as OfMethod
-    from .methods import answer_of
-
-    told = replace(answer_of(mapped.estimate), seconds=seconds)
-    ids = [k.id for k in mapped.keyframes]
-    if len(ids) == count:
-        return told
-    found = OfMethod.nothing(count, seconds)
-    found.R[ids], found.t[ids], found.placed[ids] = told.R, told.t, True
-    spread = {
-        'rotation_sigma': told.rotation_sigma,
-        'centre_sigma': told.centre_sigma,
-        'K': told.K,
-    }
-    for name, values in spread.items():
-        if values is not None:
-            every = np.full((count, *values.shape[1:]), np.nan)
-            every[ids] = values
-            spread[name] = every
-    return replace(found, **spread)

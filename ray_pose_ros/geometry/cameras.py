@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -91,6 +91,13 @@ class CameraModel:
     def _key(self):
         values = tuple(self.matrix.flatten().tolist())
         return values, self.width, self.height, self.distortion_model, self.distortion
+
+    def refocused(self, factor: float) -> CameraModel:
+        """The same with focal lengths `factor` times as long."""
+        matrix = self.matrix.clone()
+        matrix[0, 0] *= factor
+        matrix[1, 1] *= factor
+        return replace(self, matrix=matrix)
 
     def project(self, points: Tensor) -> Tensor:
         """Continuous pixels (..., 2) of points (..., 3) in the camera frame.

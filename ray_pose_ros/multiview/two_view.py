@@ -56,6 +56,27 @@ class RayMatches:
         weight = np.ones(len(self)) if self.weight is None else self.weight
         return replace(self, weight=factor * weight)
 
+    def refocused(self, a: float, b: float) -> RayMatches:
+        """The rays of the same pixels under focal lengths `a` and `b` times as long.
+
+        Of lenses without distortion that look through the middle of the image.
+        """
+
+        def longer(ray: np.ndarray, factor: float) -> np.ndarray:
+            if factor == 1.0:
+                return ray
+            ray = ray * [1.0, 1.0, factor]
+            return ray / np.linalg.norm(ray, axis=-1, keepdims=True)
+
+        return RayMatches(
+            longer(self.a, a),
+            longer(self.b, b),
+            self.sigma * (1 / a + 1 / b) / 2,
+            longer(self.centre_a, a),
+            longer(self.centre_b, b),
+            self.weight,
+        )
+
     def take(self, which: np.ndarray) -> RayMatches:
         """The chosen matches: indices or a mask (K,) bool."""
         weight = None if self.weight is None else self.weight[which]

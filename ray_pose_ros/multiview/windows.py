@@ -130,6 +130,17 @@ class JoinedWindows:
             if i in index and j in index
         }
 
+    def refocus(self, ids: Collection[int], factor: float) -> None:
+        """Take the cameras of some ids to have focal lengths `factor` times as long.
+
+        Matches are of the same pixels then. What windows told stays, and is adjusted to them.
+        """
+        longer = dict.fromkeys(ids, factor)
+        self.matches = {
+            (i, j): m.refocused(longer.get(i, 1.0), longer.get(j, 1.0))
+            for (i, j), m in self.matches.items()
+        }
+
     def drop(self, gone: int) -> None:
         """Forget a camera, if it is there; what windows told is condensed into one answer."""
         if self.poses.pop(gone, None) is None:

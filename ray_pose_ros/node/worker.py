@@ -398,7 +398,7 @@ class Worker:
         Have matches tell the focal length of cameras that nobody has calibrated.
 
         Where it is another one than was thought, the window's keyframes are prepared with it, the
-        map begins anew, and True is returned. Until it is known, newer keyframes wait for this.
+        map is told, and True is returned. Until it is known, newer keyframes wait for this.
         """
         keyframes, lenses = answer.keyframes, self._lenses
         if answer.model is None or not lenses.wants(keyframes):
@@ -419,10 +419,12 @@ class Worker:
         with self._wake:
             if self._void(turn):
                 return False
+            longer = lenses.factor / self._lenses.factor
             self._lenses = lenses
             if others:
                 self._buffer.exchange(others)
-                self._clear_map()
+                if self._map is not None:
+                    self._map.refocus(others, longer)
         if others:
             self._hand_over(Refocused(turn[1], str(lenses)), turn)
         return bool(others)

@@ -119,15 +119,10 @@ def scaled_cameras(
     cameras: Sequence[CameraModel], free: np.ndarray, factor: float
 ) -> list[CameraModel]:
     """The cameras, with focal lengths times `factor` where (N,) bool `free`."""
-    found = []
-    for camera, changes in zip(cameras, free, strict=True):
-        if changes:
-            matrix = camera.matrix.clone()
-            matrix[0, 0] *= factor
-            matrix[1, 1] *= factor
-            camera = replace(camera, matrix=matrix)
-        found.append(camera)
-    return found
+    return [
+        camera.refocused(factor) if changes else camera
+        for camera, changes in zip(cameras, free, strict=True)
+    ]
 
 
 def _strongest(matches: dict, free: np.ndarray) -> dict:
@@ -143,26 +138,9 @@ def _strongest(matches: dict, free: np.ndarray) -> dict:
 
 
 def _scaled(matches: dict, free: np.ndarray, factor: float) -> dict[tuple[int, int], RayMatches]:
-    """Rays of the same pixels under focal lengths `factor` times as long."""
-
-    def ray(values: np.ndarray, view: int) -> np.ndarray:
-        if not free[view]:
-            return values
-        values = values * [1.0, 1.0, factor]
-        return values / np.linalg.norm(values, axis=-1, keepdims=True)
-
-    found = {}
-    for (i, j), m in matches.items():
-        angle = np.mean([1 / factor if free[view] else 1.0 for view in (i, j)])
-        found[i, j] = replace(
-            m,
-            a=ray(m.a, i),
-            b=ray(m.b, j),
-            centre_a=ray(m.centre_a, i),
-            centre_b=ray(m.centre_b, j),
-            sigma=m.sigma * angle,
-        )
-    return found
+    """Matches under focal lengths `factor` times as long of the views that are free."""
+    longer = np.where(free, factor, 1.0)
+    return {(i, j): m.refocused(longer[i], longer[j]) for (i, j), m in matches.items()}
 
 
 def _agreeing(solved: Certainty, matches: dict) -> float:

@@ -52,6 +52,10 @@ class Left:
         """Itself."""
         return self
 
+    def refocus(self) -> None:
+        """Another camera has taken it than was thought."""
+        self.keyframe.refocus()
+
 
 class RefiningEstimator:
     """An `Estimator` followed by `refine`; what it does not have is the estimator's.
