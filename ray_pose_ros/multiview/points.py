@@ -54,16 +54,14 @@ def triangulate(
     """Points of cameras R (N, 3, 3), t (N, 3), world to camera, and matches of pairs (i, j)."""
     seen = _tracks(matches)
     centres = camera_centres(R, t)
-    for _ in range(2):  # once more without what turned out not to belong to it
+    for last in (False, False, True):  # twice without what turns out not to belong to it
         xyz, error, ahead, information = _solve(seen, R, centres)
         fits = ahead & (error < _REACH * np.hypot(seen.sigma, _COMMON))
-        if fits.all():
+        if last or fits.all():
             break
         seen = seen.take(fits)
     if not len(seen.track):
         return Points(np.zeros((0, 3)), np.zeros(0), *_nothing())
-    xyz, error, ahead, information = _solve(seen, R, centres)
-    fits = ahead & (error < _REACH * np.hypot(seen.sigma, _COMMON))
     bad = np.bincount(seen.track, ~fits, len(xyz)) > 0
     # a point that all rays see in one direction is at any distance
     bent = np.linalg.eigvalsh(information)[:, 0] > 1e-9 * np.trace(information, axis1=1, axis2=2)
