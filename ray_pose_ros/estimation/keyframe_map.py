@@ -32,7 +32,7 @@ _OF_WINDOW = {
     'pairs': np.zeros((0, 2), int),
     'model': None,
 }
-_OPEN = 'assumed', 'matches'  # where from intrinsics are that matches may change
+OPEN = 'assumed', 'matches'  # where from intrinsics are that matches may change
 # Keyframes of a wider window, for each one of the window; and the most, for what they cost.
 _WIDER, _WIDEST = 2, 24
 
@@ -117,7 +117,7 @@ class KeyframeMap:
         """
         self._keyframes |= {k.id: k for k in others if k.id in self._keyframes}
         inside = {k.id for k in others}
-        ids = [i for i, part in self._parts.items() if part.get('intrinsics_source') in _OPEN]
+        ids = [i for i, part in self._parts.items() if part.get('intrinsics_source') in OPEN]
         for i in ids:
             part = self._parts[i]
             part['intrinsics_source'] = 'matches'

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from ray_pose_ros.estimation.keyframe_map import OPEN
 from ray_pose_ros.estimation.keyframes import Keyframe
 from ray_pose_ros.node.economy import Economy
 
-ASSUMED, BY_MATCHES = 'assumed', 'matches'
+BY_MATCHES = 'matches'
 SETTLED = 3  # windows that tell it together, and are enough
 _TRIES = 12  # windows that are looked at in all; long lenses never tell
 _FEWEST = 3  # keyframes that can tell
@@ -146,8 +147,7 @@ def learned(
 
 def _open(keyframe: Keyframe) -> bool:
     """Whether the focal length of a keyframe's camera is for matches to tell."""
-    source = getattr(keyframe.prepared, 'intrinsics_source', None)
-    return source in (ASSUMED, BY_MATCHES)
+    return getattr(keyframe.prepared, 'intrinsics_source', None) in OPEN
 
 
 def _ids(keyframes: Sequence[Keyframe]) -> frozenset[int]:
