@@ -1,12 +1,17 @@
 """Cameras round an object, points on it, and what they see of each other as rays."""
 
 import numpy as np
+import torch
 
+from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.geometry.cameras import CameraModel
+from ray_pose_ros.geometry.crops import Crop
 from ray_pose_ros.geometry.so3 import rotation_from_vector
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.multiview.two_view import RayMatches
 
 PIXEL = 1e-3  # rad
+CAMERA = CameraModel(torch.tensor([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]]), 640, 480)
 
 
 def unit(x):
@@ -37,6 +42,25 @@ def noisy_prior(R, t, rms_deg, rng, told_deg=None):
     sigma = np.full(n, np.radians(rms_deg if told_deg is None else told_deg))
     centres = -np.einsum('nji,nj->ni', R, t)
     return Prior(R, centres, sigma, sigma, np.zeros((0, n, 3, 3)))
+
+
+def estimate_of(prior, cameras, sources):
+    """An estimate that tells what the prior does."""
+    count = len(prior.R)
+    return Estimate(
+        R=prior.R,
+        t=-np.einsum('nij,nj->ni', prior.R, prior.centres),
+        cameras=tuple(cameras),
+        intrinsics_source=tuple(sources),
+        names=tuple(map(str, range(count))),
+        stamps=(None,) * count,
+        crops=(Crop(80, 0, 480),) * count,
+        rotation_sigma=prior.rotation_sigma,
+        centre_sigma=prior.centre_sigma,
+        agreement=1.0,
+        modes=1,
+        rays=np.zeros((count, 6, 1, 1), np.float32),
+    )
 
 
 def see(R, t, i, j, points, rng, wrong=0.0):

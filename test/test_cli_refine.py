@@ -22,10 +22,10 @@ def test_the_answer_is_refined_unless_told_not_to(photographs, tmp_path, capsys)
     assert cli.main([*given, '--matcher', 'sift']) == 0
     said = capsys.readouterr().out
     # two images of noise have nothing in common
-    assert 'refined with sift: 0 of 1 pairs joined, 0 of 2 views sure' in said
+    assert 'refined with sift: 0 of 1 pairs of views joined, 0 of 2 views sure' in said
     assert (out / 'poses.json').is_file()
     assert cli.main([*given, '--no-refine']) == 0
-    assert 'pairs joined' not in capsys.readouterr().out
+    assert 'views joined' not in capsys.readouterr().out
 
 
 def test_bad_matchers_are_refused(photographs, tmp_path, capsys):
@@ -34,3 +34,41 @@ def test_bad_matchers_are_refused(photographs, tmp_path, capsys):
     assert "matcher is 'magic'" in capsys.readouterr().err
     assert cli.main([*given, '--no-refine', '--matcher', 'sift']) == 2
     assert 'with --no-refine' in capsys.readouterr().err
+
+
+def test_of_many_photographs_the_near_ones_are_matched_and_the_focal_length_is_found_by_few(
+    photographs, tmp_path, capsys, monkeypatch
+):
+    import cv2
+
+    from ray_pose_ros.refinement import refine, refining, rounds
+
+    monkeypatch.setattr(rounds, 'MANY', 4)
+    monkeypatch.setattr(rounds, '_NEAR', 2)
+    folder = tmp_path / 'many'
+    folder.mkdir()
+    plane = cv2.imread(str(photographs / 'a.png'))
+    plane = cv2.resize(plane, (512, 384), interpolation=cv2.INTER_CUBIC)
+    for n in range(7):  # seven looks at one plane, from left to right
+        corners = np.float32([[0, 0], [512, 0], [512, 384], [0, 384]])
+        lean = np.float32([[4 * n, 3 * n], [0, -2 * n], [0, 2 * n], [4 * n, -3 * n]])
+        turned = cv2.getPerspectiveTransform(corners, corners + lean)
+        cv2.imwrite(str(folder / f'{n}.png'), cv2.warpPerspective(plane, turned, (512, 384)))
+    views, pairs = [], []
+    find, match = refining.find_focal, refine.match_pairs
+
+    def found(estimate, *rest):
+        views.append(len(estimate.R))
+        return find(estimate, *rest)
+
+    def matched(new, *rest):
+        pairs.extend(new)
+        return match(new, *rest)
+
+    monkeypatch.setattr(refining, 'find_focal', found)
+    monkeypatch.setattr(refine, 'match_pairs', matched)
+    out = tmp_path / 'out'
+    given = ['estimate', str(folder), '--out', str(out), '--device', 'cpu', '--samples', '2']
+    assert cli.main([*given, '--matcher', 'sift']) == 0
+    assert 'of 21 pairs of views joined' in capsys.readouterr().out
+    assert views == [4] and 7 <= len(pairs) == len(set(pairs)) <= 21

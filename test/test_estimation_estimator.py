@@ -58,6 +58,21 @@ def test_true_rays_give_true_cameras(make, samples):
     assert (estimate.centre_sigma >= 0.005).all()
 
 
+def test_an_estimate_of_some_of_the_views_tells_the_same_of_them():
+    lenses, (R, t) = cameras(4), orbit(4)
+    views = make_views(lenses)
+    model, _ = official_model(views, lenses, R, t)
+    whole = Estimator(model, samples=3).estimate(views)
+    matches = {(i, j): (i, j) for j in range(4) for i in range(j)}
+    part = dataclasses.replace(whole, ray_matches=matches).of_views([0, 2, 3])
+    for name in ('R', 't', 'rays', 'rotation_sigma', 'centre_sigma', 'K', 'centres'):
+        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[[0, 2, 3]])
+    np.testing.assert_array_equal(part.samples, whole.samples[:, [0, 2, 3]])
+    assert part.names == ('v0', 'v2', 'v3') and part.stamps == (0.0, 1.0, 1.5)
+    assert part.ray_matches == {(0, 1): (0, 2), (0, 2): (0, 3), (1, 2): (2, 3)}
+    assert len(part.cameras) == len(part.crops) == len(part.intrinsics_source) == 3
+
+
 def test_samples_of_an_own_model_take_the_views_in_turns_as_reference():
     lenses, (R, t) = cameras(3), orbit(3)
     target = torch.tensor([0.4, -0.3, 0.2], dtype=torch.float64)

@@ -11,7 +11,7 @@ from ray_pose_ros.multiview.adjust import _linearise, adjust
 from ray_pose_ros.multiview.links import groups, other_ways, pair_support, weakest_links
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.multiview.regroup import regrouped
-from ray_pose_ros.multiview.residuals import SLOWLY, Problem, costs
+from ray_pose_ros.multiview.residuals import SLOWLY, Problem, Table, costs
 
 HALF_ROUND = np.diag([-1.0, 1.0, -1.0])
 
@@ -100,6 +100,35 @@ def test_costs_are_those_of_adjusting(seed):
     assert costs(many, t, problem) == pytest.approx(one_by_one, rel=1e-9)
     no_matches = Problem({}, problem.prior, t)
     assert costs(many, t, no_matches).shape == (3,)
+
+
+@given(st.integers(0, 10_000))
+def test_moving_a_group_costs_what_its_pairs_with_the_others_do(seed):
+    _, t, guess, problem = scene(seed % 3, views=5)
+    rng = np.random.default_rng(seed)
+    group = np.zeros(5, bool)
+    group[1 + rng.choice(4, 2, replace=False)] = True
+    many = np.repeat(guess[None], 3, axis=0)
+    many[:, group] = many[:, group] @ rotation_from_vector(rng.normal(size=(3, 1, 3)))
+    table = problem.table
+    across = table.only(group[table.i] != group[table.j])
+    assert 0 < len(across.sigma) < len(table.sigma)
+    part = costs(many, t, problem, across) - costs(guess[None], t, problem, across)
+    whole = costs(many, t, problem) - costs(guess[None], t, problem)
+    assert part == pytest.approx(whole, rel=1e-6, abs=1e-6)
+
+
+def test_a_part_of_a_table_is_the_table_of_a_part():
+    *_, problem = scene(0, views=5)
+    kept = np.arange(len(problem.table.i)) % 3 == 1
+    pairs = list(problem.matches)
+    alone = Table({pair: problem.matches[pair] for pair, k in zip(pairs, kept, strict=True) if k})
+    part = problem.table.only(kept)
+    for name in ('i', 'j', 'first', 'of', 'a', 'b', 'sigma', 'weight'):
+        assert np.array_equal(getattr(part, name), getattr(alone, name)), name
+    values = np.arange(len(part.sigma), dtype=float)[None]
+    assert np.array_equal(part.products(values, values), alone.products(values, values))
+    assert len(problem.table.only(np.zeros(len(kept), bool)).sigma) == 0
 
 
 @given(st.integers(2, 9), st.integers(0, 10_000))

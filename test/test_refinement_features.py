@@ -15,7 +15,7 @@ from ray_pose_ros.matching import Features, Matches
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.refinement.correspond import correspond
 from ray_pose_ros.refinement.hypotheses import search
-from ray_pose_ros.refinement.keyframe import Keyframe, turn_between, unturned
+from ray_pose_ros.refinement.keyframe import Keyframe, matched_before, turn_between, unturned
 from ray_pose_ros.refinement.pairing import _turns
 from ray_pose_ros.refinement.refine import default_matchers, keyframe, refine
 from ray_pose_ros.refinement.rolls import Rolls
@@ -183,6 +183,13 @@ def test_bad_input_is_refused(change, message):
     given = {'keyframes': keyframes(texture(0), texture(1)), 'matchers': [], **change}
     with pytest.raises(ValueError, match=message):
         refine(estimate_of(np.eye(3)), **given)
+
+
+def test_keyframes_know_which_of_them_were_matched():
+    frames = keyframes(texture(0), texture(1), texture(2), masks=(None,) * 3)
+    assert matched_before(frames) == []
+    frames[0].matches(frames[2], default_matchers('sift')[0])
+    assert matched_before(frames) == [(0, 2)]
 
 
 def test_progress_may_abandon_the_run():

@@ -5,18 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-from refinement_fixtures import noisy_prior, ring, see
+from refinement_fixtures import CAMERA, estimate_of, noisy_prior, ring, see
 
-from ray_pose_ros.estimation.estimator import Estimate
-from ray_pose_ros.geometry.cameras import CameraModel
-from ray_pose_ros.geometry.crops import Crop
 from ray_pose_ros.refinement import refining
 from ray_pose_ros.refinement.focal import TRIED, _scaled, find_focal, scaled_cameras
 from ray_pose_ros.refinement.pairing import Pairs
 from ray_pose_ros.refinement.refine import RefinedEstimate
-
-CAMERA = CameraModel(torch.tensor([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]]), 640, 480)
 
 
 def seen(count, factor, sources=None, step=25.0):
@@ -32,22 +26,8 @@ def seen(count, factor, sources=None, step=25.0):
         for j in range(i + 1, min(count, i + 3)):
             true = see(R, t, i, j, 0.25 * rng.normal(size=(80, 3)), rng, wrong=0.1)
             matches |= _scaled({(i, j): true}, wrong, 1 / factor)
-    cameras = [CAMERA] * count
-    estimate = Estimate(
-        R=prior.R,
-        t=-np.einsum('nij,nj->ni', prior.R, prior.centres),
-        cameras=tuple(scaled_cameras(cameras, wrong, 1 / factor)),
-        intrinsics_source=tuple(sources),
-        names=tuple(map(str, range(count))),
-        stamps=(None,) * count,
-        crops=(Crop(80, 0, 480),) * count,
-        rotation_sigma=prior.rotation_sigma,
-        centre_sigma=prior.centre_sigma,
-        agreement=1.0,
-        modes=1,
-        rays=np.zeros((count, 6, 1, 1), np.float32),
-    )
-    return estimate, Pairs(matches, {})
+    cameras = scaled_cameras([CAMERA] * count, wrong, 1 / factor)
+    return estimate_of(prior, cameras, sources), Pairs(matches, {})
 
 
 @pytest.mark.parametrize('factor', [0.6, 0.85, 1.0, 1.5])

@@ -149,7 +149,12 @@ def progress_bar(what: str, unit: str, total: int) -> Iterator[Callable[[int, in
     with tqdm(
         desc=what, unit=unit, total=total, disable=None, leave=False, file=sys.stderr
     ) as bar:
-        yield lambda done, _: bar.update(max(0, done - bar.n))
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total  # it may become another
+            bar.update(done - bar.n)
+
+        yield progress
 
 
 def _solve(estimator, prepared, views):

@@ -6,6 +6,8 @@ through the first crop's centre; for official models, where the optical axes mee
 own gauges differ from it by a similarity, taken off here.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -96,6 +98,26 @@ class Estimate:
     def centres(self) -> np.ndarray:
         """Camera centres (N, 3) in the world."""
         return camera_centres(self.R, self.t)
+
+    def of_views(self, which: Sequence[int]) -> Estimate:
+        """The same of some of the views, the first of which has to be the first one still."""
+        place = {int(view): n for n, view in enumerate(which)}
+        kept = {name: getattr(self, name)[which] for name in ('R', 't', 'rays')}
+        kept |= {name: getattr(self, name)[which] for name in ('rotation_sigma', 'centre_sigma')}
+        for name in ('cameras', 'intrinsics_source', 'names', 'stamps', 'crops', 'turned'):
+            values = getattr(self, name)
+            kept[name] = tuple(values[view] for view in which) if values else ()
+        return replace(
+            self,
+            **kept,
+            doubts=None,
+            samples=None if self.samples is None else self.samples[:, which],
+            ray_matches={
+                (place[i], place[j]): m
+                for (i, j), m in self.ray_matches.items()
+                if i in place and j in place
+            },
+        )
 
 
 @dataclass(frozen=True)

@@ -65,16 +65,23 @@ def _alone(matches: RayMatches, widen: float) -> np.ndarray | None:
 
 def _moved(found: Adjusted, problem: Problem, relatives: dict, pulse) -> Adjusted | None:
     """What one move of a group leads to, if that is better."""
-    starts = []
+    starts, changes = [], []
     for group in groups(pair_support(found.R, found.t, problem.matches)):
-        for turn in _turns(found.R, group, relatives):
-            R = found.R.copy()
-            R[group] = R[group] @ turn
-            starts.append(R)
+        turns = _turns(found.R, group, relatives)
+        if not turns:
+            continue
+        R = np.repeat(found.R[None], len(turns), axis=0)
+        R[:, group] = R[:, group] @ np.stack(turns)[:, None]
+        # what moves together sees itself as before
+        table = problem.table
+        across = table.only(group[table.i] != group[table.j])
+        before = costs(found.R[None], found.t, problem, across)
+        starts.append(R)
+        changes.append(costs(R, found.t, problem, across) - before)
     if not starts:
         return None
-    starts = np.stack(starts)
-    likeliest = np.argsort(costs(starts, found.t, problem), kind='stable')[:_TRIES]
+    starts = np.concatenate(starts)
+    likeliest = np.argsort(np.concatenate(changes), kind='stable')[:_TRIES]
     for R in starts[likeliest]:
         pulse()
         there = adjust(R, found.t, problem, _ROUNDS)

@@ -7,6 +7,7 @@ from how far, is a prior on each camera's translation, which also fixes the scal
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -59,14 +60,17 @@ class Problem:
         return aside + along / (OBJECT_LOG_DISTANCE * r) ** 2
 
 
-def costs(R: np.ndarray, t: np.ndarray, problem: Problem) -> np.ndarray:
+def costs(
+    R: np.ndarray, t: np.ndarray, problem: Problem, table: Table | None = None
+) -> np.ndarray:
     """(C,) of C sets of cameras R (C, N, 3, 3), t (C, N, 3) or (N, 3), which need not be optima.
 
-    With the wide reach of matches that `adjust` begins with.
+    With the wide reach of matches that `adjust` begins with. table: of the matches that count;
+    None for all of the problem's.
     """
     t = np.broadcast_to(t, R.shape[:-1])
     centres = -(np.swapaxes(R, -1, -2) @ t[..., None])[..., 0]
-    table = problem.table
+    table = problem.table if table is None else table
     found = prior_misfit(R, centres, problem).cost
     if len(table.i):
         matched = [_costs_of_matches(R[k], centres[k], table) for k in _few(len(R))]
@@ -107,9 +111,6 @@ class Table:
         matches = {pair: m for pair, m in matches.items() if len(m)}
         lists, none = list(matches.values()), np.zeros((0, 3))
         self.i, self.j = np.array(list(matches), dtype=int).reshape(-1, 2).T
-        counts = np.array([len(m) for m in lists], dtype=int)
-        self.first = np.cumsum(counts) - counts
-        self.of = np.repeat(np.arange(len(lists)), counts)
         self.a, self.b = (
             np.ascontiguousarray(np.concatenate([none, *(getattr(m, end) for m in lists)]).T)
             for end in 'ab'
@@ -117,7 +118,23 @@ class Table:
         self.sigma = np.concatenate([none[:, 0], *(m.sigma for m in lists)])
         weights = (np.ones(len(m)) if m.weight is None else m.weight for m in lists)
         self.weight = np.concatenate([none[:, 0], *weights])
+        self._count(np.array([len(m) for m in lists], dtype=int))
+
+    def _count(self, counts: np.ndarray) -> None:
+        """counts: (E,) matches of each pair."""
+        self.first = np.cumsum(counts) - counts
+        self.of = np.repeat(np.arange(len(counts)), counts)
         self._parts = [slice(k, k + n) for k, n in zip(self.first, counts, strict=True)]
+
+    def only(self, pairs: np.ndarray) -> Table:
+        """The matches of some of the pairs, (E,) bool."""
+        part = copy(self)
+        matches = pairs[self.of]
+        part.i, part.j = self.i[pairs], self.j[pairs]
+        part.a, part.b = self.a[:, matches], self.b[:, matches]
+        part.sigma, part.weight = self.sigma[matches], self.weight[matches]
+        part._count(np.bincount(self.of, minlength=len(pairs))[pairs])
+        return part
 
     def terms(self, relative: np.ndarray, t: np.ndarray) -> Terms:
         """Of all matches, under the pairs' R (E, 3, 3), t (E, 3)."""

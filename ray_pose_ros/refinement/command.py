@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             found = refined(estimator, look, views, keyframes, matchers, progress=progress)
         names = ', '.join(matcher.name for matcher in matchers)
         print(
-            f'refined with {names}: {len(found.pairs)} of {pairs} pairs joined, '
+            f'refined with {names}: {len(found.pairs)} of {pairs} pairs of views joined, '
             f'{int(found.sure.sum())} of {len(views)} views sure'
         )
         if unknown(found).any() or 'matches' in found.intrinsics_source:

@@ -10,7 +10,7 @@ import dataclasses
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,10 @@ class Keyframe:
 
         return self._kept(other, (name, own, its), make)
 
+    def matched_with(self, other: Keyframe) -> bool:
+        """Whether this was the first of the two when `matches` of both were asked for."""
+        return bool(self._matches.get(other))
+
     def refocus(self) -> None:
         """Another camera has taken it than was thought: features and matches stay, and what
         matches mean is to be found anew."""
@@ -148,6 +152,13 @@ class Keyframe:
         """Pixels of the photograph, one standard deviation of a match."""
         ratio = max(self._shape) / getattr(matcher, 'max_side', _WORKING_SIDE)
         return PIXEL_SIGMA.get(matcher.name, 1.0) * max(1.0, ratio)
+
+
+def matched_before(keyframes: Sequence[Keyframe]) -> list[tuple[int, int]]:
+    """Pairs (i, j), i < j, of keyframes that have been matched, whose matches are kept."""
+    count = len(keyframes)
+    pairs = ((i, j) for i in range(count) for j in range(i + 1, count))
+    return [(i, j) for i, j in pairs if keyframes[i].matched_with(keyframes[j])]
 
 
 def _unpacked(bits: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray | None:

@@ -1,7 +1,4 @@
-"""Which pairs of views are matched, in which order, how they are turned, and what they have.
-
-Near views come first: what they tell of the images' roll saves trying on the others.
-"""
+"""How the views of pairs are turned to be matched, and what they have in common."""
 
 from __future__ import annotations
 
@@ -12,8 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ray_pose_ros.estimation.estimator import Estimate
-from ray_pose_ros.estimation.progress import Progress, pulse_of
-from ray_pose_ros.geometry.so3 import vector_from_rotation
 from ray_pose_ros.matching import Matcher
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.multiview.two_view import RayMatches
@@ -32,41 +27,54 @@ _WAVE, _OPEN = 16, 2  # pairs matched at the same time, and those of them that t
 
 
 class Pairs(NamedTuple):
-    """Matches of pairs of views (i, j), i < j, and what `search` has found in them."""
+    """Matches of pairs of views (i, j), i < j, and what `search` has found in them.
+
+    tried: pairs that have been looked at, most of which may have nothing.
+    """
 
     matches: dict[tuple[int, int], RayMatches]
     poses: dict[tuple[int, int], list[Found]]
+    tried: int = 0
+
+    def and_also(self, more: Pairs) -> Pairs:
+        """With those of other pairs."""
+        return Pairs(
+            {**self.matches, **more.matches},
+            {**self.poses, **more.poses},
+            self.tried + more.tried,
+        )
 
 
 def match_pairs(
+    pairs: Sequence[tuple[int, int]],
     estimate: Estimate,
     prior: Prior,
     keyframes: Sequence[Keyframe],
     matchers: Sequence[Matcher],
+    rolls: Rolls,
     deadline: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Pairs:
-    """Match views with each other; what was matched before is not matched again.
+    """Match pairs of views, in the order given; what was matched before is not matched again.
 
-    Args as of `refine`; prior: what the estimate tells.
+    Near views should come first: what they tell of the images' roll saves trying on the others.
+
+    Args as of `refine`; prior: what the estimate tells; rolls: `rolls_of` it, which learns more.
+    deadline: of `time.perf_counter`, seconds.
     """
-    begin = time.perf_counter()
-    count = len(keyframes)
+    order = list(pairs)
     centres = _object_rays(estimate)
     found = Pairs({}, {})
-    order = _near_first(estimate.R)
 
     done = 0
 
     def late() -> bool:
-        return deadline is not None and time.perf_counter() - begin > deadline
+        return deadline is not None and time.perf_counter() > deadline
 
     def tell() -> None:
         if progress:
             progress(done, len(order))
 
-    # they are told clockwise
-    rolls = Rolls(count, [-turn % 4 for turn in estimate.turned])
     with Crew(tell) as crew:
 
         def match(job: tuple[tuple[int, int], list[Turns]]):
@@ -96,12 +104,13 @@ def match_pairs(
                         found.matches[i, j], found.poses[i, j] = enough
                 done += 1
                 tell()
-    return found
+    return found._replace(tried=done)
 
 
-def pulse_after_pairs(progress: Progress | None, views: int) -> Callable[[], None]:
-    """What steps after `match_pairs` call: all pairs of so many views are done. It may raise."""
-    return pulse_of(progress, views * (views - 1) // 2)
+def rolls_of(estimate: Estimate) -> Rolls:
+    """What the estimate tells of how its views are rolled."""
+    # they are told clockwise
+    return Rolls(len(estimate.R), [-turn % 4 for turn in estimate.turned])
 
 
 def known_pairs(estimate: Estimate, keyframes: Sequence[Keyframe]) -> Pairs:
@@ -114,7 +123,7 @@ def known_pairs(estimate: Estimate, keyframes: Sequence[Keyframe]) -> Pairs:
             known = first.known_meaning(keyframes[j])
             if known is not None:
                 found.matches[i, j], found.poses[i, j] = known
-    return found
+    return found._replace(tried=len(found.matches))
 
 
 def _object_rays(estimate: Estimate) -> list[np.ndarray]:
@@ -192,10 +201,3 @@ def _turns(rolls: Rolls, prior: Prior, i: int, j: int) -> list[int]:
         return [known]
     first = likely if sigma < _HINT else 0
     return [first, *(turn for turn in (0, 1, 3, 2) if turn != first)]
-
-
-def _near_first(R: np.ndarray) -> list[tuple[int, int]]:
-    count = len(R)
-    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
-    turned = {p: np.linalg.norm(vector_from_rotation(R[p[1]] @ R[p[0]].T)) for p in pairs}
-    return sorted(pairs, key=turned.__getitem__)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.estimation.progress import Progress, pulse_of
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.matching import Matcher, MatcherUnavailable, create_matcher
 from ray_pose_ros.multiview.adjust import adjust
@@ -23,9 +24,10 @@ from ray_pose_ros.multiview.residuals import Problem
 from .averaging import agree
 from .certainty import Certainty, certainty
 from .hypotheses import hypotheses, near, search
-from .keyframe import Keyframe
-from .pairing import Pairs, known_pairs, match_pairs, pulse_after_pairs
+from .keyframe import Keyframe, matched_before
+from .pairing import Pairs, known_pairs, match_pairs, rolls_of
 from .place import place
+from .rounds import Rounds
 from .trust import trusted
 
 # Learned matchers, the most accurate first. Both of them together tell no more than the first.
@@ -104,7 +106,8 @@ def refine(
         matchers: see default_matchers.
         deadline: seconds after which no further pair is matched; the nearest views, by the
             estimate, come first.
-        progress: called with (pairs done, pairs in all). It may raise to abandon the run.
+        progress: called with (pairs done, pairs in all); of many views the number of pairs grows
+            with what matches tell (`rounds`). It may raise to abandon the run.
 
     Without trustworthy matches the estimate comes back as it was. Raises ValueError for another
     number of keyframes than views, or a deadline that is not positive.
@@ -124,10 +127,20 @@ def matched_and_refined(
     if deadline is not None and not deadline > 0:
         raise ValueError(f'deadline is {deadline}, expected seconds above 0')
     begin = time.perf_counter()
-    found = match_pairs(estimate, prior_of(estimate), keyframes, matchers, deadline, progress)
-    seconds = time.perf_counter() - begin
-    refined = refine_by(estimate, found, pulse_after_pairs(progress, len(keyframes)))
-    return replace(refined, timings={**refined.timings, 'match': seconds}), found
+    end = np.inf if deadline is None else begin + deadline
+    prior, rolls, rounds = prior_of(estimate), rolls_of(estimate), Rounds(len(keyframes))
+    new, found, refining = rounds.first(estimate.R, matched_before(keyframes)), Pairs({}, {}), 0.0
+    while True:
+        told = progress and _from(progress, found.tried)
+        more = match_pairs(new, estimate, prior, keyframes, matchers, rolls, end, told)
+        found = found.and_also(more)
+        refined = refine_by(estimate, found, pulse_of(progress, found.tried))
+        refining += refined.timings['refine']
+        new = rounds.further(refined.R, refined.sure)
+        if not new or time.perf_counter() > end:
+            break
+    timings = {'refine': refining, 'match': time.perf_counter() - begin - refining}
+    return replace(refined, timings=refined.timings | timings), found
 
 
 def refine_known(estimate: Estimate, keyframes: Sequence[Keyframe]) -> RefinedEstimate:
@@ -206,6 +219,11 @@ def solve(
         believed = replace(believed, rotation_sigma=told.rotation_sigma)
     found = certainty(R, t, information, believed, agreed.chosen)
     return replace(found, ray_matches=problem.matches)
+
+
+def _from(progress: Progress, before: int) -> Progress:
+    """`progress` of pairs that come after others."""
+    return lambda done, total: progress(before + done, before + total)
 
 
 def _check_count(estimate: Estimate, keyframes: Sequence[Keyframe]) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 from ray_pose_ros.estimation.estimator import Estimate, Estimator, Look
 from ray_pose_ros.estimation.packed_view import PackedView
 from ray_pose_ros.estimation.preparation import Prepared
+from ray_pose_ros.estimation.progress import pulse_of
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.matching import Matcher
 
 from .focal import Focal, find_focal, scaled_cameras, unknown
 from .keyframe import Keyframe
-from .pairing import known_pairs, match_pairs, pulse_after_pairs
+from .pairing import known_pairs, match_pairs, rolls_of
 from .refine import (
     RefinedEstimate,
     keyframe,
@@ -27,6 +28,7 @@ from .refine import (
     refine_by,
     refine_known,
 )
+from .rounds import Rounds, spread
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,7 @@ class RefiningEstimator:
         estimate: of the model. known, before: see `find_focal`.
         """
         found = known_pairs(estimate, _keyframes(prepared))
-        pulse = pulse_after_pairs(progress, len(prepared))
-        return find_focal(estimate, found, pulse, known, before)
+        return find_focal(estimate, found, pulse_of(progress, found.tried), known, before)
 
     def solve(
         self,
@@ -166,9 +167,21 @@ def refined(
     free, spent, sigma = unknown(estimate), {}, None
     if free.any() and len(keyframes) == len(views) == len(free):
         begin = time.perf_counter()
-        found = match_pairs(estimate, prior_of(estimate), keyframes, matchers, deadline, progress)
+        few = spread(estimate.R)
+        part = estimate.of_views(few)
+        end = np.inf if deadline is None else begin + deadline
+        found = match_pairs(
+            Rounds(len(few)).first(part.R),
+            part,
+            prior_of(part),
+            [keyframes[i] for i in few],
+            matchers,
+            rolls_of(part),
+            end,
+            progress,
+        )
         matched = time.perf_counter()
-        focal = find_focal(estimate, found, pulse_after_pairs(progress, len(views)))
+        focal = find_focal(part, found, pulse_of(progress, found.tried))
         if focal is not None and focal.changes:
             cameras = scaled_cameras(estimate.cameras, free, focal.factor)
             views = [
@@ -204,7 +217,7 @@ def refined_looks(
     again = estimator.look_again(look, (first.R, first.t), progress)
     if again is None:
         return
-    second = refine_by(again.estimate, found, pulse_after_pairs(progress, len(keyframes)))
+    second = refine_by(again.estimate, found, pulse_of(progress, found.tried))
     timings = second.timings | {
         'match': first.timings['match'],
         'refine': first.timings['refine'] + second.timings['refine'],
