@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ray_pose_ros.evaluation.calibration import calibration, gaussian_coverage
+from ray_pose_ros.evaluation.figures import overlap_table
 from ray_pose_ros.evaluation.methods import Answer
 from ray_pose_ros.evaluation.metrics import (
     MISSED,
@@ -14,6 +15,7 @@ from ray_pose_ros.evaluation.metrics import (
     area_under,
     by_angle,
     curve,
+    overlapping,
     solve_errors,
     summary,
 )
@@ -182,6 +184,34 @@ def test_focal_errors_of_estimated_intrinsics_only():
     assert errors.focal == pytest.approx([0.1, 0.5])
     assert summary([errors])['focal_median'] == pytest.approx(0.3)
     assert 'focal_median' not in summary([errors_of(R, t, R, t)])
+
+
+def test_overlapping_pairs_are_those_of_three_views_that_are_joined():
+    # 40 degrees apart: 0, 1, 2 overlap over one another; 4 and 5 are two only, and 7 is alone
+    at = np.array([0, 40, 80, 160, 200, 280])
+    R = np.stack([turn([0, 1, 0], a) for a in at])
+    t = np.tile([0.0, 0.0, 3.0], (len(at), 1))
+    wrong = R.copy()
+    wrong[1] = R[1] @ turn([0, 0, 1], 2.0)  # pairs 0, 1 and 1, 2
+    wrong[3:] = R[3:] @ turn([0, 0, 1], 170.0)
+    errors = errors_of(wrong, t, R, t)
+    found = overlapping([errors])
+    assert found['pairs'] == 6 and found['R@5'] == found['R@15'] == 1.0
+    assert found['median'] == pytest.approx(2.0)
+    assert overlapping([errors, errors])['pairs'] == 12
+    apart = errors_of(R[[0, 2, 3, 5]], t[:4], R[[0, 2, 3, 5]], t[:4])
+    assert overlapping([apart]) == {}
+    assert '| 5 | refined | 100 % | 50 % | 1.5 deg |' in overlap_table(
+        [
+            {
+                'views': 5,
+                'method': 'refined',
+                'overlapping': {'R@5': 1.0, 'R@15': 0.5, 'median': 1.5},
+            },
+            {'data': '', 'views': 2, 'method': 'refined', 'overlapping': {}},
+        ],
+        data=False,
+    )
 
 
 def test_by_angle_and_curve_account_for_every_pair():

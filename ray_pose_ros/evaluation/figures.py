@@ -8,7 +8,7 @@ import numpy as np
 
 from .calibration import calibration
 from .markdown import markdown_table
-from .metrics import by_angle, curve, summary
+from .metrics import by_angle, curve, overlapping, summary
 from .parts import Part, Settings
 from .sources import Source
 from .statistics import bootstrap, spread
@@ -138,6 +138,18 @@ def angle_table(rows: Iterable[dict[str, Any]], key: str = 'R@15', data: bool = 
     return markdown_table(head, lines)
 
 
+def overlap_table(rows: Iterable[dict[str, Any]], data: bool = True) -> str:
+    """A Markdown table of overlapping pairs (see `metrics`); rows without any are left out."""
+    columns = 'R@5', 'R@15', 'median'
+    head = ['data'] * data + ['N', 'method', *(COLUMNS[column][0] for column in columns)]
+    lines = []
+    for row in rows:
+        if row.get('overlapping'):
+            cells = [row['data']] * data + [str(row['views']), display_name(row['method'])]
+            lines.append(cells + [written(c, row['overlapping'][c]) for c in columns])
+    return markdown_table(head, lines)
+
+
 def written(column: str, value: float) -> str:
     """A value as text: 21 %, 27 deg, 0.123."""
     return COLUMNS[column][1].format(value).replace('%', ' %')
@@ -185,6 +197,7 @@ def _row(data, family, views, spec, clusters: Sequence[Part], settings: Settings
         **summary(solves),
         **spread(replicates),
         'by_angle': by_angle(solves),
+        'overlapping': overlapping(solves),
         'curve': curve(solves),
     }
     told = calibration(sigma, off)
@@ -222,5 +235,11 @@ def _mean(name: str, rows: Sequence[dict], replicates: Sequence[dict]) -> dict[s
             for key in ('R@5', 'R@15')
         }
         found['by_angle'][angles] = shares | {'pairs': sum(pairs)}
+    having = [row['overlapping'] for row in rows if row.get('overlapping')]
+    found['overlapping'] = {
+        key: float(np.mean([entry[key] for entry in having]))
+        for key in ('R@5', 'R@15', 'median')
+        if having
+    }
     found['curve'] = np.mean([row['curve'] for row in rows], axis=0).tolist()
     return found

@@ -14,6 +14,8 @@ Definitions, all over ordered pairs (i, j), i != j, of the N views of a subset, 
 - centre error: distance to the true centre after the best similarity, over the scene's scale, the
   distance from the centroid of all the sequence's cameras to the furthest one (official
   evaluation). CC@0.1 is the share under 0.1. With two views any answer aligns.
+- overlapping pairs: of views that belong to three or more which overlap, that is, whose optical
+  axes are less than 60 degrees apart, or which are joined by such views.
 - focal error: |f / f_true - 1| with f = sqrt(fx fy), where the method estimated intrinsics.
 
 Who does not place a view gets it wrong: pairs with it are 180 (90) degrees off, its centre counts
@@ -40,6 +42,7 @@ from .methods import Answer
 
 ANGLE_BINS = (0, 15, 30, 45, 60, 90, 120, 180)  # degrees between optical axes
 CURVE = (1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 150)  # degrees, of cumulative curves
+OVERLAP, SEVERAL = 60.0, 3  # degrees between views that overlap, and how many have to
 WORST_ROTATION, WORST_TRANSLATION = 180.0, 90.0
 MISSED = 99.0  # a centre error that no threshold forgives
 # A pair is claimed to be right when two standard deviations of its rotation are under this.
@@ -207,13 +210,36 @@ def by_angle(solves: Sequence[SolveErrors]) -> dict[str, dict[str, float]]:
     for low, high in zip(ANGLE_BINS[:-1], ANGLE_BINS[1:]):
         inside = (angle >= low) & (angle < high if high < 180 else angle <= high)
         if inside.any():
-            found[f'{low}-{high}'] = {
-                'R@5': share_under(rotation[inside], 5),
-                'R@15': share_under(rotation[inside], 15),
-                'median': float(np.median(rotation[inside])),
-                'pairs': int(inside.sum()),
-            }
+            found[f'{low}-{high}'] = _rotations(rotation[inside])
     return found
+
+
+def overlapping(solves: Sequence[SolveErrors]) -> dict[str, float]:
+    """R@5, R@15, median and the number of overlapping pairs (see above); empty without any."""
+    rotation = np.concatenate([solve.rotation for solve in solves])
+    inside = np.concatenate([_overlap(solve) for solve in solves])
+    return _rotations(rotation[inside]) if inside.any() else {}
+
+
+def _rotations(errors: np.ndarray) -> dict[str, float]:
+    return {
+        'R@5': share_under(errors, 5),
+        'R@15': share_under(errors, 15),
+        'median': float(np.median(errors)),
+        'pairs': len(errors),
+    }
+
+
+def _overlap(solve: SolveErrors) -> np.ndarray:
+    """(P,) bool, whether each ordered pair is of views of one group that overlaps."""
+    views = len(solve.centre)
+    i, j = ordered_pairs(views).numpy().T
+    joined = np.eye(views, dtype=bool)
+    near = np.asarray(solve.angle) < OVERLAP
+    joined[i[near], j[near]] = True
+    for k in range(views):  # over one another (Warshall)
+        joined |= joined[:, k, None] & joined[None, k]
+    return joined[i, j] & (joined.sum(0) >= SEVERAL)[i]
 
 
 def curve(solves: Sequence[SolveErrors]) -> list[float]:

@@ -11,6 +11,7 @@ are quoted, lists have commas (of methods: blanks). Kinds and their keys:
     origin        which weights, which machine
     table         columns=R@15,median errors=yes data=... N=2,5 methods=model hide=data
     angles        column=R@15 data=... N=... methods=... hide=data
+    overlap       data=... N=... methods=... hide=data
     calibration   data=... N=... methods=...
     value         data=... N=5 method=model column=R@15        (stands in the line of its markers)
     plot          name=views data=... methods=...              (one of plots.PICTURES)
@@ -27,7 +28,7 @@ from typing import Any
 import yaml
 
 from .calibration import gaussian_coverage
-from .figures import USUAL, angle_table, cell, display_name, table
+from .figures import USUAL, angle_table, cell, display_name, overlap_table, table
 from .markdown import markdown_table
 from .storage import read
 
@@ -226,6 +227,10 @@ def _angles(rows: Sequence[dict], options: dict[str, str]) -> str:
     return angle_table(rows, options.get('column', 'R@15'), options.get('hide') != 'data')
 
 
+def _overlap(rows: Sequence[dict], options: dict[str, str]) -> str:
+    return overlap_table(rows, options.get('hide') != 'data')
+
+
 def _value(rows: Sequence[dict], options: dict[str, str]) -> str:
     if len(rows) != 1:
         raise ValueError(f'{len(rows)} rows fit, expected one')
@@ -255,6 +260,7 @@ def _calibration(rows: Sequence[dict], options: dict[str, str]) -> str:
 _KINDS: dict[str, Callable[[Sequence[dict], dict[str, str]], str]] = {
     'table': _table,
     'angles': _angles,
+    'overlap': _overlap,
     'value': _value,
     'calibration': _calibration,
 }
