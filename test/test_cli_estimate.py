@@ -122,6 +122,42 @@ def test_turned_photographs(photos, checkpoint, tmp_path, capsys):
     assert views[0].image.shape == (80, 60, 3)
 
 
+def test_results_of_turned_photographs_fit_the_files(photos, checkpoint, tmp_path, capsys):
+    """Other software reads stored pixels; our own file says how they were turned."""
+    images, out = photos / 'images', tmp_path / 'a'
+    turn(images / '0.jpg', 3)
+    turn(images / '1.jpg', 8)
+    assert estimate(images, '--checkpoint', checkpoint, '--out', out) == 0
+    frames = json.loads((out / 'poses.json').read_text())['frames']
+    assert [frame['exif_orientation'] for frame in frames[:3]] == [3, 8, 1]
+    upright = load_views(sorted(images.iterdir())).views
+    again = load_views(sorted(images.iterdir()), intrinsics=out / 'poses.json').views
+    for a, b in zip(upright, again, strict=True):
+        np.testing.assert_array_equal(a.image, b.image)
+    colmap = export.read_colmap(out / 'colmap')
+    nerf = export.read_transforms(out / 'transforms.json')
+    for cameras in (colmap, nerf):
+        assert [(c.width, c.height) for c in cameras.cameras] == [
+            Image.open(path).size for path in sorted(images.iterdir())
+        ]
+        # the first is upside down, the second on its side
+        np.testing.assert_allclose(cameras.R[0], np.diag([-1, -1, 1]), atol=1e-9)
+        R = np.array(frames[1]['R'])
+        np.testing.assert_allclose(cameras.R[1], [-R[1], R[0], R[2]], atol=1e-9)
+
+
+def test_true_cameras_at_one_place_do_not_lose_the_result(photos, checkpoint, tmp_path, capsys):
+    poses = json.loads((photos / 'poses.json').read_text())
+    for frame in poses['frames']:
+        frame |= {'R': np.eye(3).tolist(), 't': [0, 0, 0]}
+    (photos / 'poses.json').write_text(json.dumps(poses))
+    given = [photos / 'images', '--checkpoint', checkpoint, '--intrinsics', photos / 'poses.json']
+    assert estimate(*given, '--out', tmp_path / 'a') == 0
+    assert 'the true cameras are all at one place' in capsys.readouterr().out
+    errors = json.loads((tmp_path / 'a' / 'poses.json').read_text())['errors']
+    assert 'rotation_median_deg' in errors and 'centre_median' not in errors
+
+
 def test_grey_and_transparent_images(photos, checkpoint, tmp_path):
     for i, mode in enumerate(('L', 'RGBA', 'P')):
         image = Image.open(photos / 'images' / f'{i}.jpg').convert(mode)

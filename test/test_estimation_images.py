@@ -201,3 +201,20 @@ def test_image_size_reads_the_header(tmp_path):
     assert image_size(tmp_path / 'a.png') == (40, 30)
     with pytest.raises(ValueError, match='not a readable image'):
         image_size(tmp_path / 'gone.png')
+
+
+def test_the_picture_of_results_is_no_photograph(tmp_path):
+    for name in ('a.png', 'poses.png'):
+        Image.new('RGB', (8, 8)).save(tmp_path / name)
+    assert [p.name for p in find_images([tmp_path])] == ['a.png', 'poses.png']
+    (tmp_path / 'poses.json').write_text('{}')
+    assert [p.name for p in find_images([tmp_path])] == ['a.png']
+
+
+def test_what_was_given_may_say_whether_it_is_for_the_turned_image(tmp_path):
+    path = tmp_path / 'a.jpg'
+    save_oriented(path, smooth(8, 8), 3)
+    assert read_image(path, (8, 8), annotated=True, turned_by=3).rotated
+    assert not read_image(path, (8, 8), annotated=True, turned_by=1).rotated
+    with pytest.raises(ValueError, match='8x8, but what was given for it is for 9x8'):
+        read_image(path, (9, 8), turned_by=3)

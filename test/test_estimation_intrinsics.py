@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from ray_pose_ros.estimation.inputs import load_views
 from ray_pose_ros.estimation.intrinsics import IntrinsicsFile, read_boxes
 
 K = [[500.0, 0.0, 320.0], [0.0, 510.0, 240.0], [0.0, 0.0, 1.0]]
@@ -160,3 +162,22 @@ def test_unusable_boxes(tmp_path, content, message):
     path = write(tmp_path / 'boxes.json', content)
     with pytest.raises(ValueError, match=rf'boxes\.json: .*{message}'):
         read_boxes(path, [tmp_path / 'a.jpg', tmp_path / 'b.jpg'])
+
+
+def test_same_file_names_in_several_folders_have_their_own_boxes_and_masks(tmp_path):
+    paths = []
+    for folder in 'ab':
+        (tmp_path / folder).mkdir()
+        paths.append(tmp_path / folder / '1.jpg')
+        Image.new('RGB', (20, 10)).save(paths[-1])
+    boxes, file = [[0, 0, 5, 5], [1, 1, 6, 6]], tmp_path / 'boxes.json'
+    for content in (boxes, dict(zip(['a/1.jpg', 'b/1.jpg'], boxes, strict=True))):
+        file.write_text(json.dumps(content))
+        assert [box.tolist() for box in read_boxes(file, paths)] == boxes
+    for content in ({'1.jpg': boxes[0]}, {'x/1.jpg': boxes[0], 'y/1.jpg': boxes[1]}):
+        file.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match='several boxes or images are named 1.jpg'):
+            read_boxes(file, paths)
+    Image.new('L', (20, 10), 255).save(tmp_path / '1.png')
+    with pytest.raises(ValueError, match='several images are called 1'):
+        load_views(paths, masks=tmp_path)

@@ -70,12 +70,18 @@ def test_no_colour_is_the_truths():
 
 def test_crop_is_padded_with_black():
     image = np.full((10, 20, 3), 200, np.uint8)
-    out = picture.crop_of(image, Crop(-3, -2, 14))
+    out = picture.shown(image, Crop(-3, -2, 14))
     assert out.shape == (14, 14, 3)
     assert not out[:2].any() and not out[:, :3].any() and not out[12:].any()
     assert (out[2:12, 3:] == 200).all()
-    assert picture.crop_of(image, None) is image
-    assert not picture.crop_of(image, Crop(100, 100, 5)).any()
+    assert picture.shown(image, None) is image
+
+
+def test_views_are_shrunk_to_what_the_picture_shows():
+    image = np.full((300, 400, 3), 200, np.uint8)
+    assert picture.shown(image, None, most=100).shape == (75, 100, 3)
+    out = picture.shown(image, Crop(-4000, -4000, 6000), most=60)  # mostly beyond the border
+    assert out.shape == (60, 60, 3) and (out[41, 41] == 200).all() and not out[:39].any()
 
 
 def test_frustum_starts_at_the_centre_and_projects_to_the_corners():

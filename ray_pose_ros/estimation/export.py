@@ -5,8 +5,8 @@ All formats hold the same cameras, world to camera in OpenCV's convention inside
 - `poses.json`: this project's own; `frames[] = {file, width, height, K, R, t, ...}`, world to
   camera, OpenCV axes.
 - TUM trajectory: `timestamp tx ty tz qx qy qz qw`, camera to world, OpenCV (= ROS optical) axes.
-- COLMAP text model: `QW QX QY QZ TX TY TZ`, world to camera, OpenCV axes; with points where
-  features have been matched.
+- COLMAP model: `QW QX QY QZ TX TY TZ`, world to camera, OpenCV axes; with points where features
+  have been matched. Text, or where an image's name has blanks, which text cannot hold, binary.
 - `transforms.json` (nerfstudio, instant-ngp): 4x4 camera to world, OpenGL camera axes (+x right,
   +y up, looking along -z); the world's axes are left as they are.
 
@@ -14,8 +14,9 @@ Pixels are continuous with pixel centres at half-integers, as COLMAP's.
 """
 
 import json
+import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,15 @@ from ray_pose_ros.geometry.so3 import camera_centres
 CONVENTION = 'OpenCV: x_cam = R x_world + t; pixel = K x_cam; +x right, +y down, +z forward'
 _OPENGL = np.diag((1.0, -1.0, -1.0))  # camera axes: OpenCV <-> OpenGL
 _OF_A_FRAME = ('file_path', 'transform_matrix')
-# COLMAP's name for a model and the distortion parameters that it takes.
+# COLMAP's name for a model: the distortion parameters that it takes, its number in binary files.
 _COLMAP_MODELS = {'PINHOLE': 0, 'OPENCV': 4, 'FULL_OPENCV': 8, 'OPENCV_FISHEYE': 4}
+_COLMAP_NUMBERS = {'PINHOLE': 1, 'OPENCV': 4, 'OPENCV_FISHEYE': 5, 'FULL_OPENCV': 6}
+# By EXIF orientation: from the axes of a camera whose image was turned to those of the stored one.
+_UNTURNED = {
+    3: np.diag((-1.0, -1.0, 1.0)),
+    6: np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]),
+    8: np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]),
+}
 # Its models with one focal length: the general one, and how many parameters there are in all.
 _COLMAP_SIMPLER = {
     'SIMPLE_PINHOLE': ('PINHOLE', 3),
@@ -115,13 +123,62 @@ def read_tum(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows[:, 0], R, -np.einsum('nij,nj->ni', R, rows[:, 1:4])
 
 
+def as_stored(
+    posed: PosedCameras, orientations: Sequence[int], cloud: Cloud | None = None
+) -> tuple[PosedCameras, Cloud | None]:
+    """The cameras of the pixels that are stored in the files, which other software reads.
+
+    Args:
+        posed: of photographs that were turned as their EXIF orientation asks.
+        orientations: those tags, one a photograph; 1 where it was not turned.
+        cloud: of them, whose pixels are moved likewise.
+
+    Raises:
+        NotRepresentable: a mirrored photograph, or a turned one whose lens is not the same all
+            round (tangential distortion).
+    """
+    cameras, R, t = list(posed.cameras), posed.R.copy(), posed.t.copy()
+    pixel = None if cloud is None else cloud.pixel.copy()
+    for i, orientation in enumerate(orientations):
+        if orientation == 1:
+            continue
+        if orientation not in _UNTURNED:
+            raise NotRepresentable(f'{posed.names[i]} is stored mirrored')
+        turn, camera = _UNTURNED[orientation], cameras[i]
+        tangential = camera.distortion_model != 'equidistant' and (
+            any(camera.distortion[2:4]) or any(camera.distortion[8:])
+        )
+        if tangential:
+            raise NotRepresentable(f'{posed.names[i]} was turned, and its lens is not round')
+        flat, size = turn[:2, :2], np.array([camera.width, camera.height])
+        # what would come to lie left of or above the image begins at its other side
+        shift = np.maximum(-flat, 0) @ size
+        K = _K(camera)
+        stored = np.eye(3)
+        stored[[0, 1], [0, 1]] = np.abs(flat) @ K[[0, 1], [0, 1]]
+        stored[:2, 2] = flat @ K[:2, 2] + shift
+        width, height = (int(x) for x in np.abs(flat) @ size)
+        cameras[i] = replace(camera, matrix=torch.from_numpy(stored), width=width, height=height)
+        R[i], t[i] = turn @ R[i], turn @ t[i]
+        if pixel is not None:
+            mine = cloud.view == i
+            pixel[mine] = pixel[mine] @ flat.T + shift
+    moved = PosedCameras(posed.names, cameras, R, t, posed.stamps)
+    return moved, None if cloud is None else replace(cloud, pixel=pixel)
+
+
 def write_colmap(folder: str | Path, posed: PosedCameras, cloud: Cloud | None = None) -> None:
-    """Write a COLMAP text model: cameras.txt, images.txt, and points3D.txt, empty without cloud.
+    """Write a COLMAP model: cameras, images, and points3D, empty without cloud.
+
+    As text (.txt), or binary (.bin) where a name has blanks, at which COLMAP's text ends.
 
     Raises:
         NotRepresentable: a distortion model that COLMAP has no name for.
     """
     folder = Path(folder)
+    if any(any(c.isspace() for c in name) for name in posed.names):
+        _write_colmap_binary(folder, posed, cloud)
+        return
     lines = ['# CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]']
     ids: dict[str, int] = {}
     images = ['# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME', '# X Y POINT3D_ID ...']
@@ -138,10 +195,44 @@ def write_colmap(folder: str | Path, posed: PosedCameras, cloud: Cloud | None = 
         x, y, z, w = quaternions[i]
         pose = ' '.join(f'{v:.12g}' for v in (w, x, y, z, *posed.t[i]))
         images += [f'{i + 1} {pose} {ids[key]} {posed.names[i]}', seen[i]]
+    texts = {'cameras': lines, 'images': images, 'points3D': points}
+    contents = {name: ('\n'.join(text) + '\n').encode() for name, text in texts.items()}
+    _replace_files(folder, contents, '.txt', '.bin')
+
+
+def _write_colmap_binary(folder: Path, posed: PosedCameras, cloud: Cloud | None) -> None:
+    count = 0 if cloud is None else len(cloud)
+    cameras, images = [struct.pack('<Q', len(posed.names))], [struct.pack('<Q', len(posed.names))]
+    points = [struct.pack('<Q', count)]
+    tracks: list[list[tuple[int, int]]] = [[] for _ in range(count)]
+    quaternions = quaternion_from_matrix(torch.from_numpy(posed.R)).numpy()
+    for i, camera in enumerate(posed.cameras):
+        model, distortion = _colmap_model(camera)
+        K = _K(camera)
+        numbers = (K[0, 0], K[1, 1], K[0, 2], K[1, 2], *distortion)
+        head = i + 1, _COLMAP_NUMBERS[model], camera.width, camera.height
+        cameras.append(struct.pack(f'<IiQQ{len(numbers)}d', *head, *numbers))
+        x, y, z, w = quaternions[i]
+        images.append(struct.pack('<I7dI', i + 1, w, x, y, z, *posed.t[i], i + 1))
+        images.append(posed.names[i].encode() + b'\0')
+        seen = np.flatnonzero(cloud.view == i) if count else []
+        images.append(struct.pack('<Q', len(seen)))
+        for place, k in enumerate(seen):
+            images.append(struct.pack('<2dQ', *cloud.pixel[k], cloud.point[k] + 1))
+            tracks[cloud.point[k]].append((i + 1, place))
+    for k, track in enumerate(tracks):
+        points.append(struct.pack('<Q3d3Bd', k + 1, *cloud.xyz[k], *cloud.rgb[k], cloud.error[k]))
+        points.append(struct.pack(f'<Q{2 * len(track)}I', len(track), *sum(track, ())))
+    parts = {'cameras': cameras, 'images': images, 'points3D': points}
+    _replace_files(folder, {name: b''.join(part) for name, part in parts.items()}, '.bin', '.txt')
+
+
+def _replace_files(folder: Path, contents: dict[str, bytes], suffix: str, other: str) -> None:
+    """Write files, and remove what they replace: COLMAP reads one of two models in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'cameras.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
-    (folder / 'images.txt').write_text('\n'.join(images) + '\n', encoding='utf-8')
-    (folder / 'points3D.txt').write_text('\n'.join(points) + '\n', encoding='utf-8')
+    for name, content in contents.items():
+        (folder / f'{name}{suffix}').write_bytes(content)
+        (folder / f'{name}{other}').unlink(missing_ok=True)
 
 
 def _colmap_points(cloud: Cloud | None, views: int) -> tuple[list[str], list[str]]:
@@ -216,11 +307,17 @@ def write_transforms(path: str | Path, posed: PosedCameras, ply: str = '') -> No
     """Write `transforms.json` with the intrinsics of each frame.
 
     ply: name of a file with points in the same world, beside it.
+
+    Raises:
+        NotRepresentable: fisheye and other cameras together, or distortion that nerfstudio has no
+            names for (its k4 is not OpenCV's, which divides).
     """
     R, centres = _camera_to_world(posed.R, posed.t)
     frames, models = [], set()
     for i, camera in enumerate(posed.cameras):
         model, distortion = _colmap_model(camera)
+        if model == 'FULL_OPENCV' and any(distortion[5:]):
+            raise NotRepresentable('rational distortion cannot be written in this format')
         models.add('OPENCV_FISHEYE' if model == 'OPENCV_FISHEYE' else 'OPENCV')
         K = _K(camera)
         pose = np.eye(4)

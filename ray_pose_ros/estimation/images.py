@@ -39,7 +39,8 @@ class Photograph:
 
 
 def find_images(paths: Sequence[str | Path]) -> list[Path]:
-    """Files named, and the image files in the folders named (sorted by name).
+    """Files named, and the image files in the folders named (sorted by name), but for the picture
+    in a folder of results.
 
     Raises:
         ValueError: something named is missing, a folder holds no image, or a file is named twice.
@@ -47,7 +48,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if is_image(p))
+            inside = sorted(p for p in path.iterdir() if is_image(p) and not _is_picture(p))
             if not inside:
                 raise ValueError(f'{path}: no images in this folder ({", ".join(IMAGE_SUFFIXES)})')
             found += inside
@@ -63,6 +64,11 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
     return found
 
 
+def _is_picture(path: Path) -> bool:
+    """Whether it is what this package draws into a folder of results."""
+    return path.name == 'poses.png' and path.with_suffix('.json').is_file()
+
+
 def is_image(path: Path) -> bool:
     """Whether the file's name is that of an image (hidden files are not)."""
     return (
@@ -71,7 +77,10 @@ def is_image(path: Path) -> bool:
 
 
 def read_image(
-    path: str | Path, expected_size: tuple[int, int] | None = None, annotated: bool = False
+    path: str | Path,
+    expected_size: tuple[int, int] | None = None,
+    annotated: bool = False,
+    turned_by: int | None = None,
 ) -> Photograph:
     """Read a photograph as 8-bit RGB.
 
@@ -85,6 +94,8 @@ def read_image(
         path: the file.
         expected_size: (width, height) that the intrinsics (or the mask) are for.
         annotated: intrinsics or a box without a size were given for this file.
+        turned_by: the EXIF orientation that what was given supposes to be applied, 1 for none; it
+            decides, where it is known.
 
     Raises:
         ValueError: not an image, truncated, of an unusable kind, or not of the expected size.
@@ -93,20 +104,29 @@ def read_image(
     image = _open(path)
     orientation, focal = _orientation(image), focal_length(image)
     turned_size = (image.height, image.width) if orientation >= 5 else image.size
-    if expected_size is None:
+    if turned_by is not None:
+        rotate = turned_by != 1 and orientation == turned_by
+        size = turned_size if rotate else image.size
+        if expected_size is not None and tuple(expected_size) != size:
+            raise _wrong_size(path, size, expected_size)
+    elif expected_size is None:
         rotate = orientation != 1 and not annotated
     elif tuple(expected_size) == image.size:
         rotate = False
     elif tuple(expected_size) == turned_size:
         rotate = True
     else:
-        raise ValueError(
-            f'{path}: the image is {image.width}x{image.height}, but what was given for it is for '
-            f'{expected_size[0]}x{expected_size[1]}'
-        )
+        raise _wrong_size(path, image.size, expected_size)
     if rotate:
         image = ImageOps.exif_transpose(image)
     return Photograph(_rgb(image, path), orientation, rotate, focal)
+
+
+def _wrong_size(path: Path, size: tuple[int, int], expected: tuple[int, int]) -> ValueError:
+    return ValueError(
+        f'{path}: the image is {size[0]}x{size[1]}, but what was given for it is for '
+        f'{expected[0]}x{expected[1]}'
+    )
 
 
 def read_mask(path: str | Path) -> np.ndarray:

@@ -68,7 +68,9 @@ def _load(
     size = entry.size if entry else None
     if size is None and mask is not None:
         size = (mask.shape[1], mask.shape[0])
-    photograph = read_image(path, size, annotated=entry is not None or box is not None)
+    turned_by = entry.exif_orientation if entry else None
+    annotated = entry is not None or box is not None
+    photograph = read_image(path, size, annotated, turned_by)
     if mask is not None and mask.shape != photograph.pixels.shape[:2]:
         stored = image_size(path)
         raise ValueError(
@@ -79,7 +81,8 @@ def _load(
     if photograph.rotated:
         notes.append(
             f'{path}: turned upright as its EXIF orientation ({photograph.orientation}) asks; '
-            'pixels, boxes and intrinsics are those of the turned image'
+            'pixels, boxes and intrinsics are those of the turned image (in files for COLMAP and '
+            'nerfstudio those of the stored one)'
         )
     elif photograph.orientation != 1:
         notes.append(
@@ -90,6 +93,7 @@ def _load(
     if camera is None and photograph.focal is not None:
         camera, source = pinhole(photograph.focal, *photograph.size), 'exif'
     known = {'camera': camera, 'camera_source': source}
+    known['exif_orientation'] = photograph.orientation if photograph.rotated else 1
     view = View(photograph.pixels, box=box, mask=mask, name=str(path), **known)
     return view, notes
 
@@ -98,6 +102,13 @@ def _find_masks(folder: Path, paths: Sequence[Path]) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f'{folder}: no such folder of masks')
     by_stem = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in MASK_SUFFIXES}
+    stems = [p.stem for p in paths]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise ValueError(
+            f'{folder}: masks are found by stem, and several images are called '
+            f'{", ".join(twice[:4])}; rename them'
+        )
     missing = [p.stem for p in paths if p.stem not in by_stem]
     if missing:
         more = f' and {len(missing) - 4} more' if len(missing) > 4 else ''

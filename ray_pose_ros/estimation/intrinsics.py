@@ -3,7 +3,7 @@
 Accepted, JSON or YAML:
 
 - a `poses.json`: `frames[] = {file, K[, width, height, bbox_xyxy, R, t, distortion_model,
-  distortion]}`, matched by file name;
+  distortion, exif_orientation]}`, matched by file name;
 - one camera for all images: `{K[, width, height, distortion_model, distortion]}`, a bare 3x3
   matrix (also as plain text), or the YAML file that ROS camera calibration writes.
 
@@ -12,7 +12,7 @@ pixel centres at half-integers.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class Entry:
         distortion_model, distortion: as in `CameraModel`.
         box: (4,) xyxy pixels or None.
         R, t: true world-to-camera pose, (3, 3) and (3,), or None.
+        exif_orientation: the tag by which the stored image is to be turned first; None where the
+            size has to tell.
     """
 
     K: np.ndarray
@@ -44,6 +46,7 @@ class Entry:
     box: np.ndarray | None = None
     R: np.ndarray | None = None
     t: np.ndarray | None = None
+    exif_orientation: int | None = None
 
     def camera(self, width: int, height: int) -> CameraModel:
         """The camera of an image of this size (ValueError if the intrinsics are unusable)."""
@@ -99,24 +102,19 @@ class IntrinsicsFile:
         """
         if self._shared is not None:
             return [self._shared] * len(images)
-        by_path = {(self.path.parent / name).resolve(): e for name, e in self._frames.items()}
-        by_name: dict[str, list[Entry]] = {}
-        for name, entry in self._frames.items():
-            by_name.setdefault(Path(name).name, []).append(entry)
         entries, missing, ambiguous = [], [], []
-        for image in images:
-            exact = by_path.get(image.resolve()) or self._frames.get(str(image))
-            candidates = [exact] if exact else by_name.get(image.name, [])
+        names = match_names(self._frames, images, self.path.parent)
+        for image, candidates in zip(images, names, strict=True):
             if not candidates:
                 missing.append(image.name)
             elif len(candidates) > 1:
                 ambiguous.append(image.name)
             else:
-                entries.append(candidates[0])
+                entries.append(self._frames[candidates[0]])
         if missing:
+            known = sorted({Path(name).name for name in self._frames})
             raise ValueError(
-                f'{self.path}: no intrinsics for {_shortened(missing)}; '
-                f'it has {_shortened(sorted(by_name))}'
+                f'{self.path}: no intrinsics for {_shortened(missing)}; it has {_shortened(known)}'
             )
         if ambiguous:
             raise ValueError(f'{self.path}: several frames fit {_shortened(ambiguous)}')
@@ -126,23 +124,29 @@ class IntrinsicsFile:
 def read_boxes(path: str | Path, images: Sequence[Path]) -> list[np.ndarray]:
     """Boxes of the images from a JSON file, each (4,) xyxy pixels of the stored image.
 
-    The file holds either a mapping from file name to box, or a list of boxes: one for each image
+    The file holds either a mapping from file name (or path, as the images are named or from the
+    file's folder) to box, or a list of boxes: one for each image
     in the order of the sorted names, or one for each image in the images' folder, in that order
     (so that a few images may be picked out of an annotated folder).
 
     Raises:
-        ValueError: unreadable, of another length, or without a box for some image.
+        ValueError: unreadable, of another length, without a box for some image, or with a file
+            name that fits several of them.
     """
     path = Path(path)
     content = _parse(path)
     if isinstance(content, dict):
-        by_name = {Path(name).name: box for name, box in content.items()}
-        missing = [i.name for i in images if i.name not in by_name]
+        names = match_names(content, images, path.parent)
+        missing = [image.name for image, found in zip(images, names, strict=True) if not found]
         if missing:
             raise ValueError(
-                f'{path}: no box for {_shortened(missing)}; it has {_shortened(sorted(by_name))}'
+                f'{path}: no box for {_shortened(missing)}; it has {_shortened(sorted(content))}'
             )
-        return [_box(by_name[i.name], f'{path}: {i.name}') for i in images]
+        several = [image.name for image, n in zip(images, names, strict=True) if len(n) > 1]
+        if several or len({name for (name,) in names}) < len(images):
+            unclear = several or [image.name for image in images]
+            raise ValueError(f'{path}: several boxes or images are named {_shortened(unclear)}')
+        return [_box(content[name], f'{path}: {name}') for (name,) in names]
     if not isinstance(content, list):
         raise ValueError(f'{path}: expected a list of boxes or a mapping from file name to box')
     boxes = [_box(box, f'{path}: box {i}') for i, box in enumerate(content)]
@@ -155,8 +159,24 @@ def read_boxes(path: str | Path, images: Sequence[Path]) -> list[np.ndarray]:
             f'{path}: {len(boxes)} boxes for {len(images)} images; a list needs one for each '
             'image in sorted order'
         )
-    of = {image.name: box for image, box in zip(order, boxes, strict=True)}
-    return [of[image.name] for image in images]
+    of = {image.resolve(): box for image, box in zip(order, boxes, strict=True)}
+    return [of[image.resolve()] for image in images]
+
+
+def match_names(
+    names: Iterable[str], images: Sequence[Path], folder: Path
+) -> list[tuple[str, ...]]:
+    """For each image the one of `names` that is its path (from anywhere, or from `folder`), else
+    all that have its file name."""
+    by_path, by_name = {}, {}
+    for name in names:
+        by_path[(folder / name).resolve()] = by_path[Path(name).resolve()] = name
+        by_name.setdefault(Path(name).name, []).append(name)
+    found = []
+    for image in images:
+        exact = by_path.get(image.resolve())
+        found.append((exact,) if exact is not None else tuple(by_name.get(image.name, ())))
+    return found
 
 
 def _parse(path: Path) -> Any:
@@ -203,6 +223,7 @@ def _entry(content: Any, where: str) -> Entry:
         box=None if box is None else _box(box, where),
         R=_rotation(content['R'], where) if posed else None,
         t=_array(content['t'], (3,), f'{where}: t') if posed else None,
+        exif_orientation=_orientation(content.get('exif_orientation'), where),
     )
     try:  # the size plays no part in what is checked here
         entry.camera(*(size or (1, 1)))
@@ -230,6 +251,12 @@ def _rotation(value: Any, where: str) -> np.ndarray:
     if not np.allclose(R @ R.T, np.eye(3), atol=1e-3) or np.linalg.det(R) < 0:
         raise ValueError(f'{where}: R is not a rotation')
     return R
+
+
+def _orientation(value: Any, where: str) -> int | None:
+    if value is None or (isinstance(value, int) and 1 <= value <= 8):
+        return value
+    raise ValueError(f'{where}: exif_orientation is {value!r}, expected 1 to 8')
 
 
 def _box(value: Any, where: str) -> np.ndarray:

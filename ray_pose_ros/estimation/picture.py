@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
@@ -11,6 +12,7 @@ from ray_pose_ros.estimation.picture_geometry import (
     frustum,
     viewing_axes,
 )
+from ray_pose_ros.geometry.crops import extract_crop
 from ray_pose_ros.geometry.similarity import camera_centre_errors, relative_rotation_errors
 from ray_pose_ros.geometry.so3 import camera_centres
 
@@ -112,17 +114,20 @@ def view_colours(n: int) -> list[tuple[float, float, float]]:
     return [tuple(0.88 * c) for c in rainbow]
 
 
-def crop_of(image: np.ndarray, crop) -> np.ndarray:
-    """The square that a crop cuts out, black beyond the border; the image itself without one."""
-    if crop is None:
-        return image
+def shown(image: np.ndarray, crop, most: int = 480) -> np.ndarray:
+    """The square that a crop cuts out, black beyond the border; the image itself without one.
+
+    Shrunk to sides of at most so many pixels: the picture shows no more.
+    """
+    if crop is not None:
+        small = extract_crop(image, crop, min(crop.side, most))
+        return (255 * small).round().byte().permute(1, 2, 0).numpy()
     height, width = image.shape[:2]
-    out = np.zeros((crop.side, crop.side, 3), dtype=np.uint8)
-    x0, y0 = max(crop.x0, 0), max(crop.y0, 0)
-    x1, y1 = min(crop.x0 + crop.side, width), min(crop.y0 + crop.side, height)
-    if x1 > x0 and y1 > y0:
-        out[y0 - crop.y0 : y1 - crop.y0, x0 - crop.x0 : x1 - crop.x0] = image[y0:y1, x0:x1]
-    return out
+    ratio = most / max(height, width)
+    if ratio >= 1:
+        return image
+    size = max(1, round(width * ratio)), max(1, round(height * ratio))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _draw_heading(figure, title: str, R, t, truth) -> None:
@@ -168,7 +173,7 @@ def _draw_views(figure, images, names, crops, colours) -> None:
         label = f'{i + 1}'
         if names and n <= 24:
             label += f'  {_short(names[i], int(side * 11) - 3)}'
-        _draw_view(axes, crop_of(image, crops[i] if crops else None), colours[i], label, side)
+        _draw_view(axes, shown(image, crops[i] if crops else None), colours[i], label, side)
 
 
 def _draw_view(axes, image: np.ndarray, colour, label: str, side: float) -> None:

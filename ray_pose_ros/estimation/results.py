@@ -25,32 +25,37 @@ class Errors:
 
     Attributes:
         rotations: (N (N - 1),) degrees, relative rotations of all ordered pairs.
-        centres: (N,) after the best similarity, over the scene's scale.
+        centres: (N,) after the best similarity, over the scene's scale; None where the true
+            centres coincide.
     """
 
     rotations: np.ndarray
-    centres: np.ndarray
+    centres: np.ndarray | None
 
     def summary(self) -> dict[str, float]:
         """The numbers that papers quote."""
-        return {
+        found = {
             'rotation_median_deg': float(np.median(self.rotations)),
             'rotation_max_deg': float(self.rotations.max()),
             'rotation_within_15_deg': float((self.rotations < 15).mean()),
             'rotation_within_30_deg': float((self.rotations < 30).mean()),
-            'centre_median': float(np.median(self.centres)),
-            'centre_within_0.1': float((self.centres < 0.1).mean()),
         }
+        if self.centres is not None:
+            found['centre_median'] = float(np.median(self.centres))
+            found['centre_within_0.1'] = float((self.centres < 0.1).mean())
+        return found
 
     def line(self) -> str:
         """The summary on one line."""
         s = self.summary()
-        return (
+        text = (
             f'rotation error median {s["rotation_median_deg"]:.1f} deg, '
             f'{100 * s["rotation_within_15_deg"]:.0f} % under 15, '
             f'{100 * s["rotation_within_30_deg"]:.0f} % under 30; '
-            f'centre error median {100 * s["centre_median"]:.0f} % of the scene'
         )
+        if self.centres is None:
+            return text + 'the true cameras are all at one place'
+        return text + f'centre error median {100 * s["centre_median"]:.0f} % of the scene'
 
 
 def compare(
@@ -68,11 +73,11 @@ def compare(
     true_centres = camera_centres(R, t)
     scene = true_centres if scene_centres is None else torch.from_numpy(scene_centres)
     scale = (scene - scene.mean(dim=0)).norm(dim=-1).max()
+    rotations = relative_rotation_errors(torch.from_numpy(estimate.R), R).numpy()
+    if not scale > 0:
+        return Errors(rotations, None)
     centres = torch.from_numpy(estimate.centres)
-    return Errors(
-        relative_rotation_errors(torch.from_numpy(estimate.R), R).numpy(),
-        camera_centre_errors(centres, true_centres, scale).numpy(),
-    )
+    return Errors(rotations, camera_centre_errors(centres, true_centres, scale).numpy())
 
 
 def table(estimate: Estimate, errors: Errors | None = None) -> str:
@@ -126,6 +131,7 @@ def write_files(
     boxes: Sequence[Sequence[float] | None] | None = None,
     errors: Errors | None = None,
     cloud: Cloud | None = None,
+    orientations: Sequence[int] = (),
 ) -> list[str]:
     """Write poses.json, poses.tum, transforms.json and colmap/, with the points of a cloud
     points.ply as well; returns the names written.
@@ -133,6 +139,10 @@ def write_files(
     Paths of images are as given in poses.json, relative to `folder` in transforms.json, and bare
     file names in COLMAP's (where they differ from each other), as those programs expect. A format
     that cannot hold the cameras (thin prism distortion) is left out.
+
+    orientations: EXIF tags by which photographs were turned, one each, 1 where they were not. In
+    poses.json the cameras are those of the turned images, and the tag is told; the other two
+    formats have those of the stored pixels, which is what their programs read.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,6 +153,8 @@ def write_files(
         extra['centre_sigma'] = float(estimate.centre_sigma[i])
         if len(getattr(estimate, 'sure', ())) == len(estimate.names):  # a refined one
             extra |= {'sure': bool(estimate.sure[i]), 'matches': int(estimate.matches[i])}
+        if any(tag != 1 for tag in orientations):
+            extra['exif_orientation'] = int(orientations[i])
         extras.append(extra | {'intrinsics_source': source})
     top = {'gauge': GAUGE, 'agreement': estimate.agreement, 'modes': estimate.modes}
     if estimate.metric:
@@ -161,17 +173,19 @@ def write_files(
     relative = [_relative(name, folder) for name in estimate.names]
     bare = [Path(n).name for n in estimate.names]
     bare = bare if len(set(bare)) == len(bare) else list(estimate.names)
+    turned = list(orientations) or [1] * len(estimate.names)
     ply = ''
     if cloud is not None and len(cloud):
         ply = 'points.ply'
         write_ply(folder / ply, cloud)
         written.append(ply)
-    for name, write, names, points in (
-        ('transforms.json', export.write_transforms, relative, ply),
-        ('colmap', export.write_colmap, bare, cloud),
-    ):
+    for name, names in (('transforms.json', relative), ('colmap', bare)):
         try:
-            write(folder / name, posed_cameras(estimate, names), points)
+            stored, seen = export.as_stored(posed_cameras(estimate, names), turned, cloud)
+            if name == 'colmap':
+                export.write_colmap(folder / name, stored, seen)
+            else:
+                export.write_transforms(folder / name, stored, ply)
         except export.NotRepresentable:
             continue
         written.append(name)
@@ -180,7 +194,7 @@ def write_files(
 
 def _relative(name: str, folder: Path) -> str:
     """A path from `folder`, for a name from the working directory or, if it is there, `folder`."""
-    if (folder / name).is_file():
+    if not Path(name).is_absolute() and (folder / name).is_file():
         return name
     return Path(os.path.relpath(name, folder)).as_posix()
 
@@ -196,7 +210,8 @@ def write_all(
     """Everything `ray-pose estimate` writes; returns the names."""
     cloud = cloud_of(estimate, lambda i: views[i].image)
     boxes = [view.object_box for view in views]
-    written = write_files(folder, estimate, boxes, errors, cloud)
+    orientations = [view.exif_orientation for view in views]
+    written = write_files(folder, estimate, boxes, errors, cloud, orientations)
     if save_rays:
         np.savez_compressed(
             folder / 'rays.npz',

@@ -22,6 +22,7 @@ class View:
         mask: (H, W) bool, true on the object; used for its box where no box is given.
         name: for messages and files.
         stamp: seconds, or None.
+        exif_orientation: the file's tag by which `image` was turned; 1 where it is as stored.
     """
 
     image: np.ndarray
@@ -31,6 +32,7 @@ class View:
     name: str = 'view'
     stamp: float | None = None
     camera_source: str = 'given'
+    exif_orientation: int = 1
 
     def __post_init__(self):
         image = self.image
