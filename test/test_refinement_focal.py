@@ -100,7 +100,7 @@ def test_views_are_solved_again_with_what_was_found(monkeypatch):
         def prepare(self, view):
             return view
 
-        def look(self, views):
+        def look(self, views, progress):
             solved.append(views)
             cameras = tuple(view.camera for view in views)
             sources = tuple(view.camera_source for view in views)

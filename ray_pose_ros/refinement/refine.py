@@ -136,7 +136,7 @@ def matched_and_refined(
         found = found.and_also(more)
         refined = refine_by(estimate, found, pulse_of(progress, found.tried))
         refining += refined.timings['refine']
-        new = rounds.further(refined.R, refined.sure)
+        new = rounds.further(refined.R, refined.sure, refined.pairs)
         if not new or time.perf_counter() > end:
             break
     timings = {'refine': refining, 'match': time.perf_counter() - begin - refining}

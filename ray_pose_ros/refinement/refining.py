@@ -28,7 +28,7 @@ from .refine import (
     refine_by,
     refine_known,
 )
-from .rounds import Rounds, spread
+from .rounds import Rounds, some
 
 
 @dataclass(frozen=True)
@@ -163,13 +163,13 @@ def refined(
         estimator: looks at the views again, where another focal length fits their matches better.
         look: its at these views. Others as of `refine`.
     """
+    begin = time.perf_counter()
+    end = np.inf if deadline is None else begin + deadline
     estimate = look.estimate
     free, spent, sigma = unknown(estimate), {}, None
     if free.any() and len(keyframes) == len(views) == len(free):
-        begin = time.perf_counter()
-        few = spread(estimate.R)
+        few = some(estimate.R)
         part = estimate.of_views(few)
-        end = np.inf if deadline is None else begin + deadline
         found = match_pairs(
             Rounds(len(few)).first(part.R),
             part,
@@ -181,16 +181,23 @@ def refined(
             progress,
         )
         matched = time.perf_counter()
-        focal = find_focal(part, found, pulse_of(progress, found.tried))
+        pulse = pulse_of(progress, found.tried)
+        focal = find_focal(part, found, pulse)
         if focal is not None and focal.changes:
             cameras = scaled_cameras(estimate.cameras, free, focal.factor)
             views = [
                 replace(view, camera=camera, camera_source='matches') if changed else view
                 for view, camera, changed in zip(views, cameras, free, strict=True)
             ]
-            look = estimator.look([estimator.prepare(view) for view in views])
+            prepared = []
+            for view in views:
+                pulse()
+                prepared.append(estimator.prepare(view))
+            look = estimator.look(prepared, lambda *_: pulse())
         sigma = None if focal is None else focal.sigma
         spent = {'match': matched - begin, 'focal': time.perf_counter() - matched}
+    if deadline is not None:
+        deadline = max(end - time.perf_counter(), 1e-3)  # what is known is refined all the same
     *_, answer = refined_looks(estimator, look, keyframes, matchers, deadline, progress)
     timings = {k: v + spent.pop(k, 0.0) for k, v in answer.timings.items()} | spent
     return replace(answer, timings=timings, focal_sigma=sigma)
@@ -214,10 +221,11 @@ def refined_looks(
     yield first
     if first.sure.all() or not (len(first.pairs) or look.disagrees):
         return
-    again = estimator.look_again(look, (first.R, first.t), progress)
+    pulse = pulse_of(progress, found.tried)
+    again = estimator.look_again(look, (first.R, first.t), lambda *_: pulse())
     if again is None:
         return
-    second = refine_by(again.estimate, found, pulse_of(progress, found.tried))
+    second = refine_by(again.estimate, found, pulse)
     timings = second.timings | {
         'match': first.timings['match'],
         'refine': first.timings['refine'] + second.timings['refine'],

@@ -2,9 +2,9 @@
 
 There are N (N - 1) / 2 pairs of N views, and of many views round an object most see different
 sides of it. So each view is matched with those next to it: first with those that the model takes
-to be near, then with those that are near by what the first matches tell, until no pair is new. A
-view that is not sure then may be anywhere, and is matched with all others. Of few views all pairs
-are matched.
+to be near, then with those that are near by what the matches tell so far. When no such pair is
+new, views that are not joined to the others may be anywhere, and are matched with all of them. Of
+few views all pairs are matched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ MANY = 16  # views, up to which all pairs are matched
 # Views next to each. Of six captures of 21 to 57 photographs, poses are as exact as by all pairs,
 # which are two to four times as many; with 6 views next to each, one of 53 was wrong and sure.
 _NEAR = 8
-_ROUNDS = 4
+_ROUNDS = 5
+_TOGETHER = 3  # neighbours that tell a focal length together
 
 
 class Rounds:
@@ -46,34 +47,56 @@ class Rounds:
             near = _next(_apart(R)).union(known)
         return self._new(R, near)
 
-    def further(self, R: np.ndarray, sure: np.ndarray) -> list[Pair]:
+    def further(self, R: np.ndarray, sure: np.ndarray, joined: Iterable[Pair] = ()) -> list[Pair]:
         """Pairs that are near by what has been matched, and were not chosen yet.
 
-        R (N, 3, 3) and `sure` (N,) bool of the refined estimate. Empty when that is enough.
+        R (N, 3, 3), `sure` (N,) bool, and the pairs that matches join, of the refined estimate.
+        Empty when what was chosen is enough.
         """
         if self.views <= MANY or self.number == _ROUNDS:
             return []
-        lost = {(i, j) for i, j in _all(self.views) if not (sure[i] and sure[j])}
-        return self._new(R, _next(_apart(R)) | lost)
+        return self._new(R, _next(_apart(R))) or self._new(R, self._lost(sure, joined))
+
+    def _lost(self, sure: np.ndarray, joined: Iterable[Pair]) -> set[Pair]:
+        """Each view that is not held with all others, those that are lost with it left out."""
+        part = np.arange(self.views)
+        for i, j in joined:
+            part[part == part[j]] = part[i]
+        most = part == np.bincount(part).argmax()
+        # whether it is sure is told against the first view, which may be the odd one out
+        held = most & sure if most[0] else most
+        same = part[:, None] == part[None]
+        return {
+            (i, j)
+            for i, j in _all(self.views)
+            if not (held[i] and held[j]) and (held[i] or held[j] or not same[i, j])
+        }
 
     def _new(self, R: np.ndarray, near: set[Pair]) -> list[Pair]:
-        self.number += 1
-        apart = _apart(R)
-        new = sorted(near - self.chosen, key=lambda pair: (apart[pair], pair))
+        turned = angle_between(R[:, None], R[None])  # rolled ones are hard to match, and come late
+        new = sorted(near - self.chosen, key=lambda pair: (turned[pair], pair))
         self.chosen.update(new)
+        self.number += bool(new)
         return new
 
 
-def spread(R: np.ndarray, count: int | None = None) -> np.ndarray:
-    """Indices (count,), in order, of views far apart by rotations R (N, 3, 3), the first included.
+def some(R: np.ndarray) -> np.ndarray:
+    """Indices, in order, of at most MANY views on all sides that overlap, the first among them.
 
-    count: MANY if None; all of them where there are no more.
+    R (N, 3, 3). A few are chosen that look from as many sides as can be, and with each of them
+    those two that are next to it.
     """
+    count = len(R)
+    if count <= MANY:
+        return np.arange(count)
     apart = _apart(R)
-    chosen = [0]
-    while len(chosen) < min(count or MANY, len(R)):
-        chosen.append(int(apart[chosen].min(0).argmax()))
-    return np.sort(chosen)
+    chosen = {0}
+    middle = 0
+    while len(chosen) < MANY:
+        near = np.argsort(np.where(np.arange(count) == middle, -1.0, apart[middle]), kind='stable')
+        chosen.update(near[:_TOGETHER].tolist())
+        middle = int(apart[sorted(chosen)].min(0).argmax())
+    return np.array(sorted(chosen)[:MANY])
 
 
 def _all(views: int) -> set[Pair]:
@@ -81,8 +104,10 @@ def _all(views: int) -> set[Pair]:
 
 
 def _apart(R: np.ndarray) -> np.ndarray:
-    """rad (N, N), between the rotations of each two views."""
-    return angle_between(R[:, None], R[None])
+    """rad (N, N), between the optical axes of each two views; how they are rolled is no matter."""
+    axes = R[:, 2]
+    across = np.linalg.norm(np.cross(axes[:, None], axes[None]), axis=-1)
+    return np.arctan2(across, axes @ axes.T)
 
 
 def _next(apart: np.ndarray) -> set[Pair]:
