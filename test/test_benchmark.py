@@ -14,9 +14,11 @@ from ray_pose_ros.evaluation.benchmarks import (
     keyframes,
     latency,
     machine,
+    many,
     map_growth,
     ratios,
     refinement,
+    report,
     scale,
     startup,
 )
@@ -174,6 +176,29 @@ def test_refinement_is_measured_beside_structure_from_motion(options, monkeypatc
     assert 0 < first < last
     with pytest.raises(ValueError, match='has 4 views, expected 5'):
         refinement.measure(replace(options, views=(5,)))
+
+
+def test_many_views_are_measured_in_sets_that_have_them(options, monkeypatch):
+    views = random_views(6)
+    R, t = np.tile(np.eye(3), (6, 1, 1)), np.random.default_rng(0).normal(size=(6, 3))
+    monkeypatch.setattr(refinement, 'read_folder', lambda name: Sequence(str(name), views, R, t))
+    made = refinement.create_method
+
+    def create(spec, options):
+        if 'colmap' in spec:
+            raise MethodUnavailable('no pycolmap')
+        return made('refined:matcher=sift' if spec == 'refined' else 'same', {})
+
+    monkeypatch.setattr(refinement, 'create_method', create)
+    monkeypatch.setattr(many, 'COUNTS', (5, 7))
+    rows = many.measure(replace(options, sets=(Path('a'), Path('b'))))['rows']
+    assert [(row['set'], row['views']) for row in rows[::3]] == [('a', 5), ('b', 5)]
+    assert [row['way'] for row in rows[:3]] == list(many.WAYS[:3])
+    # all stand alike, which the method that says so has right
+    assert rows[0]['R@5'] == 1 and rows[0]['median'] < 1e-3 and rows[1]['ratio'] == 1
+    assert all(row['seconds'] > 0 for row in rows)
+    text = '\n'.join(report._many({'rows': rows}))
+    assert '| a | 5 | model | 0 |' in text and '| 100 % | 100 % |' in text
 
 
 def test_accuracy_uses_the_same_sets_for_all_settings(options, monkeypatch):

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 SECTIONS = ('latency', 'startup', 'ratios', 'accuracy', 'scale')
-EXTRA = ('refinement', 'ros', 'setup')
+EXTRA = ('refinement', 'many', 'ros', 'setup')
 NOTES = """\
 Sections: latency (by views, steps, samples, precision, device), startup (start and peak memory in
 fresh processes), ratios (to the plain implementation, side by side), accuracy (the sampler's cost
 against it), scale (to 64 views, 256 samples, 1000 keyframes), and on request refinement
-(beside LightGlue with COLMAP), ros and setup.
+(beside LightGlue with COLMAP), many (the same of 16 and 32 views), ros and setup.
 
 examples:
   ray-pose benchmark --ros --json figures.json --markdown figures.md
@@ -31,7 +31,10 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     add = parser.add_argument
     add('--only', nargs='+', choices=(*SECTIONS, *EXTRA), metavar='SECTION')
     add('--refinement', action='store_true', help='also exact poses, beside LightGlue and COLMAP')
-    add('--sets', type=Path, nargs='+', default=[], metavar='DIR', help='photographs for it')
+    add('--many', action='store_true', help='also exact poses of many views, beside the same')
+    add(
+        '--sets', type=Path, nargs='+', default=[], metavar='DIR', help='photographs for these two'
+    )
     add('--ros', action='store_true', help='also end to end through ROS 2, in other processes')
     add('--setup', action='store_true', help='also scripts/setup into a temporary folder')
     add('--views', type=int, nargs='+', default=[2, 4, 8], metavar='N')

@@ -37,10 +37,10 @@ def measure(options: Options) -> dict:
     The node knows all but one view with their matches, and tells poses before it has matched that.
     A way whose packages are missing has None. Rendered objects stand in where no sets are given.
     """
-    methods = {name: _method(name, options) for name in WAYS}
+    methods = {name: create(name, options) for name in WAYS}
     count = max(options.views)
     rows = []
-    for sequence in _sequences(options, count):
+    for sequence in drawn_sets(options, count):
         draw = np.arange(count)
         cases = {
             name: _from_nothing(method, sequence, draw)
@@ -66,14 +66,19 @@ def measure(options: Options) -> dict:
     return {'rows': rows}
 
 
-def _sequences(options: Options, count: int) -> list[Sequence]:
-    """Sets of `count` views, drawn at random, with their images in memory."""
+def drawn_sets(options: Options, count: int, skip: bool = False) -> list[Sequence]:
+    """Sets of `count` views, drawn at random, with their images in memory.
+
+    Where a set has fewer it is left out with `skip`, and a ValueError without.
+    """
     found = [read_folder(path) for path in options.sets]
     if not found:
         found = [render_scene(index, count) for index in range(min(options.objects, 2))]
     drawn = []
     for sequence in found:
         if len(sequence.views) < count:
+            if skip:
+                continue
             raise ValueError(
                 f'{sequence.name} has {len(sequence.views)} views, expected {count} or more'
             )
@@ -83,7 +88,8 @@ def _sequences(options: Options, count: int) -> list[Sequence]:
     return drawn
 
 
-def _method(name: str, options: Options) -> Method | None:
+def create(name: str, options: Options) -> Method | None:
+    """The method; None where its packages are missing."""
     threads = f':threads={torch.get_num_threads()}' if name.endswith('colmap') else ''
     given = {'checkpoint': options.checkpoint, 'device': options.device}
     try:

@@ -14,7 +14,17 @@ HEAD = """\
 Made by `ray-pose benchmark`; do not edit. Medians, in brackets the quartiles. Cases of one table
 were measured in turns, so that a busy moment hits all of them; a ratio is taken within each turn.
 Milliseconds unless said otherwise."""
-KNOWN = ('latency', 'startup', 'ratios', 'accuracy', 'scale', 'refinement', 'ros', 'setup')
+KNOWN = (
+    'latency',
+    'startup',
+    'ratios',
+    'accuracy',
+    'scale',
+    'refinement',
+    'many',
+    'ros',
+    'setup',
+)
 
 
 def read(path: Path) -> dict:
@@ -208,6 +218,30 @@ def _refinement(section: dict) -> list[str]:
     return [table(['set', 'N', 'way', 'seconds', 'this / refined'], rows), note]
 
 
+def _many(section: dict) -> list[str]:
+    note = (
+        'Each way once, from nothing but the images and the loaded networks, with as many threads '
+        'as torch has. Of more than 16 views refinement matches each with those next to it; the '
+        'others match all pairs. R@5 and R@15: pairs of views whose relative rotation is right '
+        'within so many degrees.'
+    )
+    rows = [
+        [
+            r['set'],
+            r['views'],
+            r['way'],
+            f'{r["seconds"]:.0f}',
+            f'{r["ratio"]:.2f}',
+            f'{100 * r["R@5"]:.0f} %',
+            f'{100 * r["R@15"]:.0f} %',
+            f'{r["median"]:.2g} deg',
+        ]
+        for r in section['rows']
+    ]
+    head = ['set', 'N', 'way', 'seconds', 'this / refined', 'R@5', 'R@15', 'median']
+    return [table(head, rows), note]
+
+
 def _setup(section: dict) -> list[str]:
     return [
         f'`scripts/setup` from nothing: {section["first_s"]:.0f} s, {section["gib"]:.1f} GiB in '
@@ -223,6 +257,7 @@ _TITLES = {
     'accuracy': "The sampler's cost against its accuracy",
     'scale': 'Growth',
     'refinement': 'Refinement next to structure from motion',
+    'many': 'Many views at once',
     'ros': 'Through ROS 2',
     'setup': 'Setting up',
 }
@@ -233,6 +268,7 @@ _WRITERS = {
     'accuracy': _accuracy,
     'scale': _scale,
     'refinement': _refinement,
+    'many': _many,
     'ros': lambda section: ros(section, table),
     'setup': _setup,
 }

@@ -7,6 +7,7 @@ from . import (
     keyframes,
     latency,
     machine,
+    many,
     map_growth,
     ratios,
     refinement,
@@ -32,6 +33,7 @@ MEASURE = {
         'map': map_growth.measure(options),
     },
     'refinement': refinement.measure,
+    'many': many.measure,
     'ros': ros.measure,
     'setup': lambda options: setup_time.measure(),
 }
