@@ -2,9 +2,10 @@
 Starts the pose node, with rviz on request.
 
     ros2 launch ray_pose_ros pose.launch.py cameras:=front,rear device:=cuda use_rviz:=true
-    ros2 launch ray_pose_ros pose.launch.py image_topic:=/usb_cam/image_rect \\
+    ros2 launch ray_pose_ros pose.launch.py image_topic:=/usb_cam/image_raw \\
         camera_info_topic:=/usb_cam/camera_info
 
+For rectified images (image_rect) the parameter file has to set `rectified: true` as well.
 Arguments left empty are as the parameter file says.
 """
 
@@ -19,7 +20,12 @@ PACKAGE, NODE = 'ray_pose_ros', 'ray_pose'
 # name, default, description
 ARGUMENTS = (
     ('cameras', '', 'topic prefixes of the cameras, separated by commas: front,rear'),
-    ('image_topic', '', 'images of the one camera, where not on <camera>/image_raw'),
+    (
+        'image_topic',
+        '',
+        'images of the one camera, where not on <camera>/image_raw; cameras:= has to name that '
+        'camera where params_file names another one than camera',
+    ),
     ('camera_info_topic', '', 'calibration of the one camera, where not on <camera>/camera_info'),
     ('image_transport', '', 'raw or compressed'),
     ('require_camera_info', '', 'false: take images without calibration, too'),

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
@@ -299,3 +300,29 @@ CAMERA = pinhole()
 def show(harness, numbers, begin=100, camera=CAMERA):
     """Publish images one after the other, a second apart."""
     harness.show(numbers, IMAGES, camera, begin)
+
+
+def write_bag(path, images, camera, begin_s=100):
+    """A rosbag2 of /front/image_raw and its camera_info, an image a second."""
+    rosbag2 = pytest.importorskip('rosbags.rosbag2')
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_JAZZY)
+    kind = store.types['sensor_msgs/msg/Image']
+    header = store.types['std_msgs/msg/Header']
+    time = store.types['builtin_interfaces/msg/Time']
+    info = store.types['sensor_msgs/msg/CameraInfo']
+    roi = store.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
+    K = camera.matrix.numpy().ravel()
+    with rosbag2.Writer(path, version=9) as writer:
+        pictures = writer.add_connection('/front/image_raw', kind.__msgtype__, typestore=store)
+        infos = writer.add_connection('/front/camera_info', info.__msgtype__, typestore=store)
+        for k, image in enumerate(images):
+            height, width = image.shape[:2]
+            at = header(time(begin_s + k, 0), 'optical')
+            calibration = info(at, height, width, 'plumb_bob', np.zeros(5), K, np.eye(3).ravel(),
+                               np.zeros(12), 0, 0, roi)  # fmt: skip
+            picture = kind(at, height, width, 'rgb8', 0, 3 * width, image.ravel())
+            when = (begin_s + k) * 10**9
+            writer.write(infos, when, store.serialize_cdr(calibration, info.__msgtype__))
+            writer.write(pictures, when, store.serialize_cdr(picture, kind.__msgtype__))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ray_pose_ros.estimation.packed_view import Unpacked, packed
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.crops import Crop
@@ -37,3 +38,12 @@ def test_the_crop_is_the_middle_the_mask_or_the_box():
     assert View(IMAGE, mask=mask).crop(scale=1.0) == Crop(30, 20, 20)
     # A box may reach over the border; it wins over the mask.
     assert View(IMAGE, mask=mask, box=(-10, 0, 20, 30)).crop(scale=1.0) == Crop(-10, 0, 30)
+
+
+def test_unpacked_views_are_not_all_there_at_once():
+    image = np.full((20, 30, 3), 90, np.uint8)
+    views = [View(image, name='a'), packed(View(image, name='b', box=(1, 2, 9, 9)))]
+    lazy = Unpacked(views)
+    assert len(lazy) == 2 and lazy[0] is views[0]
+    assert [view.name for view in lazy] == ['a', 'b'] and lazy[1] is not lazy[1]
+    assert lazy[1].box == (1, 2, 9, 9) and abs(lazy[1].image.astype(int) - 90).max() <= 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rclpy
 from geometry_msgs.msg import PoseStamped
-from node_harness import DOMAIN, pictures, pinhole
+from node_harness import DOMAIN, pictures, pinhole, write_bag
 from PIL import Image as PillowImage
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -162,27 +162,7 @@ def test_topics_carry_the_photographs_unchanged(folder, tmp_path, play):
 
 
 def test_bag_is_played_as_it_was_recorded(tmp_path, play):
-    rosbag2 = pytest.importorskip('rosbags.rosbag2')
-    from rosbags.typesys import Stores, get_typestore
-
-    store = get_typestore(Stores.ROS2_JAZZY)
-    kind = store.types['sensor_msgs/msg/Image']
-    header = store.types['std_msgs/msg/Header']
-    time = store.types['builtin_interfaces/msg/Time']
-    info = store.types['sensor_msgs/msg/CameraInfo']
-    roi = store.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
-    with rosbag2.Writer(tmp_path / 'bag', version=9) as writer:
-        images = writer.add_connection('/front/image_raw', kind.__msgtype__, typestore=store)
-        infos = writer.add_connection('/front/camera_info', info.__msgtype__, typestore=store)
-        for k, image in enumerate(IMAGES):
-            at = header(time(100 + k, 0), 'optical')
-            K = pinhole().matrix.numpy().ravel()
-            calibration = info(at, 48, 64, 'plumb_bob', np.zeros(5), K, np.eye(3).ravel(),
-                               np.zeros(12), 0, 0, roi)  # fmt: skip
-            picture = kind(at, 48, 64, 'rgb8', 0, 192, image.ravel())
-            when = (100 + k) * 10**9
-            writer.write(infos, when, store.serialize_cdr(calibration, info.__msgtype__))
-            writer.write(images, when, store.serialize_cdr(picture, kind.__msgtype__))
+    write_bag(tmp_path / 'bag', IMAGES, pinhole())
     hearer = play(
         {'source': 'bag', 'path': str(tmp_path / 'bag'), 'camera': 'cam', 'bag_speed': 20.0,
          'reliable': True},

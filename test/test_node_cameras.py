@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
-from node_harness import CAMERA, EVERY_FRAME, IMAGES, SECOND, set_parameter, starter
+from node_harness import (
+    CAMERA,
+    EVERY_FRAME,
+    IMAGES,
+    SECOND,
+    FakeEstimator,
+    set_parameter,
+    starter,
+)
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
@@ -12,7 +20,7 @@ from tf2_msgs.msg import TFMessage
 
 from ray_pose_ros.node import frame_tree
 from ray_pose_ros.node.camera_input import CameraInput
-from ray_pose_ros.node.conversions import time_message
+from ray_pose_ros.node.conversions import nanoseconds, time_message
 from ray_pose_ros.node.frame_tree import FrameTree
 from ray_pose_ros.node.outputs import LATCHED
 from ray_pose_ros.synthetic.camera_publisher import image_message, info_message
@@ -118,6 +126,62 @@ def test_inverted_the_world_hangs_below_the_leading_camera(start):
     # FakeEstimator: x_camera = x_world - 0.1 k along x, at depth 1
     at = mine[-1].transform.translation
     assert np.allclose([at.x, at.y, at.z], [-0.2, 0.0, 1.0])
+
+
+def world_stamps(harness) -> list[int]:
+    """Return the nanoseconds at which the world was put below a camera."""
+    return [nanoseconds(t.header.stamp) for m in harness.client.tf for t in m.transforms
+            if t.child_frame_id == 'ray_pose_world']  # fmt: skip
+
+
+def test_inverted_the_better_answer_for_a_keyframe_is_sent_too(start):
+    class Twice(FakeEstimator):
+        def looks(self, prepared, progress=None):
+            yield self.solve(prepared, progress)
+            yield self.solve(prepared, progress)
+
+    harness = start(lambda settings: Twice(), EVERY_FRAME | {'invert_tf': True})
+    harness.until(lambda: False, 0.3)
+    harness.show(range(2), IMAGES, CAMERA)
+    assert harness.until(lambda: len(world_stamps(harness)) == 2)
+    assert world_stamps(harness) == [101 * SECOND, 101 * SECOND + 1]
+
+
+def test_inverted_the_world_follows_time_that_goes_back(start):
+    slow = FakeEstimator(seconds=1.0)
+    harness = start(lambda settings: slow, EVERY_FRAME | {'invert_tf': True})
+    harness.until(lambda: False, 0.3)
+    harness.show(range(2), IMAGES, CAMERA)
+    assert harness.until(lambda: slow.solved)
+    for k in (2, 3):  # the first one while the window from before is being solved
+        harness.show([k], IMAGES, CAMERA, 10)
+        assert harness.until(lambda k=k: (10 + k) * SECOND in world_stamps(harness))
+    assert world_stamps(harness) == [12 * SECOND, 13 * SECOND]
+
+
+def test_a_rig_follows_time_that_goes_back(start):
+    harness = start(parameters=RIG, ready=False)
+    left, right = cameras_of(harness, 'left', 'right')
+    cameras = harness.estimator.cameras
+
+    def wider(n):
+        R, t = cameras(n)
+        t[:, 0] = -0.1 * np.arange(n) ** 2
+        return R, t
+
+    harness.estimator.cameras = wider
+    for k, seconds in ((0, 10.0), (2, 5.0)):
+        left.show(k, seconds)
+        right.show(k + 1, seconds + 0.02)
+        assert harness.until(lambda k=k: harness.count == k + 2)
+    told = []
+
+    def moved() -> list[float]:
+        told[:] = [t.transform.translation.x for m in harness.client.tf for t in m.transforms
+                   if t.child_frame_id == 'right_optical_frame']  # fmt: skip
+        return told
+
+    assert harness.until(lambda: moved() and np.isclose(told[-1], 0.5)), told
 
 
 def test_evicted_and_lost_frames_are_published_no_more(start):

@@ -223,6 +223,26 @@ def test_a_bag_that_loops(start):
     assert harness.until(lambda: harness.seconds == [100, 101, 102, 103])
 
 
+def stamps_of_tf(harness):
+    """Return the seconds of all transforms that came, each once."""
+    return {t.header.stamp.sec for m in harness.client.tf for t in m.transforms}
+
+
+def test_a_window_from_before_the_jump_does_not_put_tf_ahead(start):
+    slow = FakeEstimator(seconds=1.0)
+    harness = start(lambda settings: slow, EVERY_FRAME)
+    show(harness, range(2))
+    assert harness.until(lambda: slow.solved)
+    show(harness, [2], 10)
+    assert harness.until(lambda: harness.count == 2)
+    assert harness.until(lambda: harness.count == 3)
+    harness.until(lambda: False, 0.5)
+    assert stamps_of_tf(harness) == {12}
+    slow.seconds = 0
+    show(harness, [3], 10)
+    assert harness.until(lambda: 13 in stamps_of_tf(harness))
+
+
 # -- cameras ------------------------------------------------------------------------------------
 
 
@@ -269,6 +289,35 @@ def test_cameras_out_of_order_and_one_that_dies_and_returns(start):
     assert level(harness, 'input')[0] == WARN
     publish(second, 4, stamp)
     assert harness.until(lambda: 'other' in {k.camera for k in harness.node._last.keyframes[-2:]})
+
+
+def test_a_camera_that_died_before_the_jump_does_not_hold_tf(start):
+    harness = start(parameters=EVERY_FRAME | {'cameras': ['camera', 'other']})
+    first, second = two_cameras(harness)
+    publish(second, 0, 105 * SECOND)
+    publish(first, 1, 101 * SECOND)
+    assert harness.until(lambda: 105 in stamps_of_tf(harness))
+    publish(first, 2, 10 * SECOND)
+    assert harness.diagnosed('refused: time_jump', '1')
+    assert harness.until(lambda: harness.count == 3)
+    assert harness.until(lambda: 10 in stamps_of_tf(harness))
+    harness.until(lambda: False, 0.3)
+    harness.client.tf.clear()
+    publish(first, 3, 11 * SECOND)
+    assert harness.until(lambda: 11 in stamps_of_tf(harness))
+    harness.until(lambda: False, 0.3)
+    assert stamps_of_tf(harness) == {11}
+    publish(second, 4, 12 * SECOND)  # it is back
+    assert harness.until(lambda: 12 in stamps_of_tf(harness))
+
+
+def test_a_dead_camera_is_named_beside_what_is_refused(start):
+    parameters = {'cameras': ['camera', 'other'], 'camera_timeout': 0.5}
+    harness = start(parameters=EVERY_FRAME | parameters)
+    harness.client.images.publish(image_message(IMAGES[0], time_message(SECOND), FRAME))
+    assert harness.diagnosed('refused: no_camera_info', '1')
+    assert said(harness, 'input', '/other/image_raw; /camera/image_raw: there is no') == WARN
+    assert level(harness, 'input')[1].startswith('no images on ')
 
 
 def test_two_nodes_in_one_domain(start):

@@ -113,6 +113,39 @@ def test_deactivate_during_inference_and_start_again(start):
     assert harness.until(lambda: harness.count == 3)
 
 
+def test_time_that_went_back_while_the_node_was_inactive(start):
+    harness = start(parameters=EVERY_FRAME)
+    show(harness, range(2))
+    assert harness.until(lambda: harness.count == 2 and harness.client.tf)
+    assert change(harness, Transition.TRANSITION_DEACTIVATE)
+    assert change(harness, Transition.TRANSITION_ACTIVATE)
+    harness.ready()
+    harness.client.tf.clear()
+    show(harness, [2], 10)
+    assert harness.until(lambda: harness.count == 3)
+    assert harness.until(lambda: harness.client.tf)
+    assert harness.client.tf[-1].transforms[0].header.stamp.sec == 12
+
+
+def test_a_transition_that_fails_is_said_and_leaves_no_subscription(start):
+    name = 'qos_overrides./other/image_raw.subscription.reliability'
+    parameters = EVERY_FRAME | {'cameras': ['camera', 'other'], name: 'sometimes'}
+    harness = start(parameters=parameters, ready=False, name='failing')
+    client, status = harness.client, '/failing: estimate'
+    assert harness.until(lambda: 'on_activate failed' in client.levels.get(status, ' ' * 2)[1])
+    assert client.levels[status][0] == b'\x02' and 'sometimes' in client.levels[status][1]
+    assert label(harness) == 'unconfigured'
+    assert harness.until(lambda: client.images.get_subscription_count() == 0)
+    assert set_parameter(harness, 'cameras', ['camera']).successful
+    assert change(harness, Transition.TRANSITION_CONFIGURE)
+    assert change(harness, Transition.TRANSITION_ACTIVATE)
+    harness.ready()
+    assert client.images.get_subscription_count() == 1
+    assert harness.until(lambda: client.levels[status][0] == b'\x00')
+    show(harness, range(2))
+    assert harness.until(lambda: harness.count == 2)
+
+
 def test_bad_parameters_at_the_start():
     with pytest.raises(ParameterError, match=r'window_size.* expected integer from 2 to 64'):
         Harness(lambda settings: None, {'window_size': 1})
@@ -120,3 +153,5 @@ def test_bad_parameters_at_the_start():
         Harness(lambda settings: None, {'device': 'gpu'})
     with pytest.raises(ParameterError, match=r'keyframe_min_interval.*expected double'):
         Harness(lambda settings: None, {'keyframe_min_interval': 1})
+    with pytest.raises(ParameterError, match=r"cameras names 'rear-cam', expected a topic name"):
+        Harness(lambda settings: None, {'cameras': ['front', 'rear-cam']})

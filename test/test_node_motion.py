@@ -295,6 +295,14 @@ def test_publish_in_motion_frame_can_be_switched_off(start):
     assert set_parameter(harness, 'publish_in_motion_frame', True).successful
     drive(harness, robot, [3])
     assert harness.until(lambda: 'ray_pose_world' in sent(harness))
+    assert set_parameter(harness, 'publish_in_motion_frame', False).successful
+    harness.until(lambda: False, 0.3)
+    harness.client.tf.clear()
+    harness.estimator.fail = RuntimeError('no')
+    assert set_parameter(harness, 'keyframe_min_interval', 60.0).successful
+    harness.show([4], IMAGES, CAMERA)  # no keyframe: the last estimate is repeated
+    assert harness.until(lambda: 'ray_pose_object' in sent(harness))
+    assert 'ray_pose_world' not in sent(harness)
 
 
 def test_frames_that_exclude_each_other_are_refused():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from rclpy.parameter import Parameter as RosParameter
+from rclpy.validate_topic_name import validate_topic_name
 
 from ray_pose_ros.node.parameter import ANY, START, ParameterError
 from ray_pose_ros.node.parameter_docs import markdown, yaml_text
@@ -49,6 +50,10 @@ def test_every_default_is_allowed_and_described():
         ({'image_transport': 'theora'}, "expected one of 'raw', 'compressed'"),
         ({'cameras': []}, 'expected different, non-empty names'),
         ({'cameras': ['a', '/a/']}, 'expected different, non-empty names'),
+        ({'cameras': ['rear-cam']}, "cameras names 'rear-cam', expected a topic name of ROS"),
+        ({'cameras': ['front/']}, "'front/', expected .* none at its end"),
+        ({'cameras': ['a//b']}, "'a//b', expected"),
+        ({'cameras': ['2nd']}, "'2nd', expected .* begins with a digit"),
         ({'cameras': 'camera'}, r"cameras is 'camera', expected string\[\]"),
         ({'min_views': 9}, 'min_views is 9, expected at most window_size, 8'),
         ({'keyframe_max_interval': 0.1}, 'expected 0 or at least keyframe_min_interval'),
@@ -61,6 +66,12 @@ def test_every_default_is_allowed_and_described():
 def test_nonsense_is_refused_with_name_value_and_expectation(values, message):
     with pytest.raises(ParameterError, match=message):
         make_settings(values)
+
+
+@pytest.mark.parametrize('name', ['/front', 'robot/front_2', '~', '~/front', '{node}/front'])
+def test_cameras_may_have_every_name_that_ros_takes(name):
+    assert make_settings({'cameras': [name]}).cameras == [name]
+    validate_topic_name(f'{name}/image_raw')
 
 
 def test_changes_at_run_time():

@@ -1,5 +1,7 @@
 """The node through real rclpy: images on a topic come out as poses."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -302,6 +304,31 @@ def test_transforms_move_on_with_the_images_and_stop_with_publish_tf(start):
     show(harness, [3])
     harness.until(lambda: False, 0.5)
     assert len(client.tf) == told
+
+
+def test_transforms_are_repeated_at_a_rate_above_that_of_the_tick(start):
+    harness = start(parameters=EVERY_FRAME | {'keyframe_min_interval': 60.0, 'tf_rate': 1.0})
+    client = harness.client
+    for k in range(2):
+        harness.trigger('capture')
+        show(harness, [k])
+        assert harness.until(lambda k=k: harness.node.health.keyframes == k + 1)
+    assert harness.until(lambda: harness.count == 2)
+
+    def told_a_second(begin: int) -> float:
+        client.tf.clear()
+        start = time.monotonic()
+        for k in range(50):
+            client.show(IMAGES[2], begin * SECOND + k * SECOND // 50, CAMERA)
+            harness.until(lambda: False, 0.02)
+        return len(client.tf) / (time.monotonic() - start)
+
+    assert 0 < told_a_second(110) < 5
+    assert set_parameter(harness, 'tf_rate', 50.0).successful
+    assert told_a_second(120) > 13  # ten ticks a second would give ten
+    assert set_parameter(harness, 'tf_rate', 0.0).successful
+    harness.until(lambda: False, 0.3)
+    assert told_a_second(130) == 0
 
 
 def test_namespace_cameras_and_frames(start):

@@ -109,6 +109,8 @@ def test_it_gives_way_to_what_is_new_and_nothing_of_the_window_is_lost(worker, r
 def test_where_it_fails_the_window_stands(worker, results, refining):
     refining.then = MemoryError('not for so many')
     show(worker, results, range(4))
+    while worker.busy_since is not None:  # with the wider window of the last one
+        time.sleep(0.01)
     refining.then = ValueError('something')
     worker.offer(candidate(4))
     (failed,) = results.wait(Failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,19 @@ def packed(view: Any) -> Any:
 def unpacked(view: Any) -> Any:
     """A PackedView as a View; anything else as it is."""
     return view.unpacked() if isinstance(view, PackedView) else view
+
+
+class Unpacked(Sequence):
+    """Views, packed or not, each unpacked when it is asked for and not kept."""
+
+    def __init__(self, views: Sequence[View | PackedView]):
+        self._views = views
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __getitem__(self, index: int) -> View:
+        return unpacked(self._views[index])
 
 
 def small_image(view: View | PackedView) -> np.ndarray:

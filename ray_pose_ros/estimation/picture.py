@@ -1,6 +1,6 @@
 """One picture that shows what was found: the crops, and where the cameras stood."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -23,7 +23,7 @@ _EDGES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1))
 
 def draw(
     path: str | Path,
-    images: Sequence[np.ndarray],
+    images: Iterable[np.ndarray],
     R: np.ndarray,
     t: np.ndarray,
     K: np.ndarray,
@@ -38,7 +38,7 @@ def draw(
 
     Args:
         path: PNG (or any other kind that matplotlib writes).
-        images: N views, (H, W, 3) uint8.
+        images: N views, (H, W, 3) uint8; each is let go before the next is asked for.
         R, t, K: (N, 3, 3), (N, 3), (N, 3, 3); world to camera, OpenCV; the object at the origin.
         names: captions of the views.
         crops: N `Crop`s (x0, y0, side) that the estimate looked at; None shows whole images.
@@ -52,17 +52,16 @@ def draw(
     from matplotlib.figure import Figure
 
     R, t, K = (np.asarray(a, dtype=np.float64) for a in (R, t, K))
-    n = len(images)
+    n = len(R)
     colours = view_colours(n)
     figure = Figure(figsize=(16, 8.2), dpi=110, facecolor=_PAPER)
     FigureCanvasAgg(figure)
     _draw_heading(figure, title or f'Where {n} cameras stood', R, t, truth)
-    _draw_views(figure, images, names, crops, colours)
+    shapes = _draw_views(figure, images, names, crops, colours)
 
     centres = camera_centres(R, t)
     depth = FRUSTUM_DEPTH * min(1.0, (12 / n) ** 0.5)
     depth *= max(float(np.median(np.linalg.norm(centres, axis=-1))), 1e-9)
-    shapes = [image.shape for image in images]
     frusta = [frustum(*pose, depth) for pose in zip(R, t, K, shapes, strict=True)]
     true_frusta = []
     if truth is not None:
@@ -158,14 +157,16 @@ def _error_line(R, t, true_R, true_t) -> str:
     return text
 
 
-def _draw_views(figure, images, names, crops, colours) -> None:
-    n = len(images)
+def _draw_views(figure, images, names, crops, colours) -> list[tuple[int, ...]]:
+    """Returns the shapes of the images."""
+    n, shapes = len(colours), []
     # Square cells of the largest size that fits, from the top left.
     sizes = {c: min(0.35 * 16 / c, 0.84 * 8.2 / -(-n // c)) for c in range(1, n + 1)}
     columns = max(sizes, key=sizes.get)
     cell = min(sizes[columns], 2.8)
     gap = 0.02 * cell + 0.08
     for i, image in enumerate(images):
+        shapes.append(image.shape)
         x = 0.02 * 16 + (i % columns) * cell
         y = 0.875 * 8.2 - (i // columns + 1) * cell
         side = cell - gap
@@ -174,6 +175,7 @@ def _draw_views(figure, images, names, crops, colours) -> None:
         if names and n <= 24:
             label += f'  {_short(names[i], int(side * 11) - 3)}'
         _draw_view(axes, shown(image, crops[i] if crops else None), colours[i], label, side)
+    return shapes
 
 
 def _draw_view(axes, image: np.ndarray, colour, label: str, side: float) -> None:

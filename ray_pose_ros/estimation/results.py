@@ -207,10 +207,12 @@ def write_all(
     truth: tuple[np.ndarray, np.ndarray] | None = None,
     save_rays: bool = False,
 ) -> list[str]:
-    """Everything `ray-pose estimate` writes; returns the names."""
+    """Everything `ray-pose estimate` writes; returns the names.
+
+    views: looked at one after the other, several times.
+    """
     cloud = cloud_of(estimate, lambda i: views[i].image)
-    boxes = [view.object_box for view in views]
-    orientations = [view.exif_orientation for view in views]
+    boxes, orientations = zip(*((v.object_box, v.exif_orientation) for v in views), strict=True)
     written = write_files(folder, estimate, boxes, errors, cloud, orientations)
     if save_rays:
         np.savez_compressed(
@@ -225,7 +227,7 @@ def write_all(
         written.append('rays.npz')
     picture.draw(
         folder / 'poses.png',
-        [view.image for view in views],
+        (view.image for view in views),
         estimate.R,
         estimate.t,
         estimate.K,

@@ -202,11 +202,12 @@ def write(listener, source, shown: dict[int, int], saved: Path, out: Path, args)
     from ray_pose_ros.node.point_cloud import points_of_message
     from ray_pose_ros.synthetic.camera_sources import Frame
 
-    stamps = listener.stamps_ns
     poses = [camera_from_pose(p) for p in listener.poses.poses]
-    R, t = np.stack([p[0] for p in poses]), np.stack([p[1] for p in poses])
     content = json.loads((saved / 'poses.json').read_text(encoding='utf-8'))
-    check_agreement(listener, R, t, content['frames'])
+    check_agreement(listener, *map(np.stack, zip(*poses, strict=True)), content['frames'])
+    # of a bag the whole map, of which ~/poses are the last
+    R, t = (np.array([f[key] for f in content['frames']]) for key in 'Rt')
+    stamps = [int(Path(f['file']).stem.rpartition('_')[2]) for f in content['frames']]
     if shown:
         frames = [source[shown[s]] for s in stamps]
     else:
@@ -249,11 +250,13 @@ def write(listener, source, shown: dict[int, int], saved: Path, out: Path, args)
 
 
 def check_agreement(listener, R: np.ndarray, t: np.ndarray, saved: list[dict]) -> None:
-    """Compare ~/poses, /tf and what ~/save wrote; DemoError when they tell different things."""
+    """Compare ~/poses, /tf and the last of what ~/save wrote; DemoError when they tell different
+    things."""
     from ray_pose_ros.node.conversions import camera_from_pose
 
     frames = listener.frames()
     newest = [frames[k] for k in sorted(frames)[-len(R):]]  # fmt: skip
+    saved = saved[-len(R) :]
     if len(newest) != len(R) or len(saved) != len(R):
         raise DemoError(f'{len(R)} poses, but {len(newest)} frames on /tf, {len(saved)} saved')
     worst = 0.0

@@ -99,7 +99,9 @@ class Health:
             level = WARN
             message = 'no images on ' + ', '.join(c.image_topic for c in silent)
         if self.last_refusal and now - self.last_refusal[0] < RECENT_S:
-            level, message = WARN, self.last_refusal[1]
+            # a camera that is dead is told first, however often another's messages are refused
+            level, before = WARN, f'{message}; ' if level == WARN else ''
+            message = before + self.last_refusal[1]
         values = {
             'images received': received,
             'image rate [Hz]': f'{(n1 - n0) / (t1 - t0):.2f}' if t1 > t0 and n1 >= n0 else '0',

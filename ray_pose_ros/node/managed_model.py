@@ -39,6 +39,21 @@ def outlives(method: Callable) -> Callable:
     return guarded
 
 
+def told(transition: Callable) -> Callable:
+    """Make a transition say what it raises: rclpy goes on to on_error without a word."""
+
+    @wraps(transition)
+    def guarded(self, state):
+        try:
+            return transition(self, state)
+        except Exception as error:
+            self.health.model_error = f'{transition.__name__} failed: {error!r}'
+            self.get_logger().error(self.health.model_error)
+            raise
+
+    return guarded
+
+
 class ManagedModelNode(LifecycleNode):
     """
     Owns the worker and the path of its results back to the executor's thread.

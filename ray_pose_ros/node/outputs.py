@@ -27,7 +27,7 @@ from ray_pose_ros.node.conversions import (
 from ray_pose_ros.node.keyframe_image import keyframe_message
 from ray_pose_ros.node.point_cloud import cloud_message
 from ray_pose_ros.node.transform_buffer import Rigid
-from ray_pose_ros.node.transforms import Transforms
+from ray_pose_ros.node.transforms import Transforms, newest_index
 
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -74,20 +74,20 @@ class Outputs:
 
     def publish(self, solved, seen_ns: int, place: Rigid | None = None) -> None:
         """
-        Publish a Solved on all topics, stamped with its newest image; /tf: `seen_ns`.
+        Publish a Solved on all topics, stamped with its newest image; /tf: `seen_ns`, the newest
+        one that was seen since time went back, of which the window may know nothing; 0: none was.
 
         `place` is the pose of `reference_frame` in `motion_frame`.
         """
         keyframes, estimate = solved.keyframes, solved.estimate
-        newest = _newest(keyframes)
+        newest = newest_index(keyframes)
         stamp_ns = keyframes[newest].stamp_ns
         poses = _poses(estimate)
         sigmas = [_sigmas(estimate, i) for i in range(len(keyframes))]
-        seen_ns = max(stamp_ns, seen_ns)
         # a long chain of windows is no reason to be lost: what counts is the newest window
         own = float(solved.window_sigma[newest])
         sigma = own if math.isfinite(own) and own > 0 else sigmas[newest][0]
-        self.transforms.publish(keyframes, poses, sigma, seen_ns, place)
+        self.transforms.publish(keyframes, poses, sigma, seen_ns or stamp_ns, place)
         self._publish_poses(keyframes, poses, stamp_ns)
         mapped = solved.mapped or solved
         self._map.publish(self._as_path(mapped.keyframes, _poses(mapped.estimate), stamp_ns))
@@ -193,19 +193,6 @@ class Outputs:
 
 def _poses(estimate) -> list[Pose]:
     return [pose_from_camera(R, t) for R, t in zip(estimate.R, estimate.t, strict=True)]
-
-
-def _newest(keyframes) -> int:
-    """Index of the newest keyframe, apart from those before their camera's time went back."""
-    earliest, best = {}, len(keyframes) - 1
-    for i in reversed(range(len(keyframes))):
-        camera, stamp_ns = keyframes[i].camera, keyframes[i].stamp_ns
-        if stamp_ns > earliest.get(camera, stamp_ns):
-            continue
-        earliest[camera] = stamp_ns
-        if stamp_ns > keyframes[best].stamp_ns:
-            best = i
-    return best
 
 
 def _unit(estimate) -> float:

@@ -7,6 +7,7 @@ ray_pose_ros.node.parameter_docs yaml|markdown`) and a test compares them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import field, make_dataclass
 from typing import Any
 
@@ -123,8 +124,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         'samples',
         0,
-        'Solutions drawn for a window and averaged; their spread is the uncertainty that is '
-        'published. 0 is what suits the checkpoint.',
+        'Solutions drawn for a window and averaged. Their spread goes into the uncertainty that '
+        'is told where matches (`refine`) do not tell it. 0 is what suits the checkpoint.',
         minimum=0,
         maximum=64,
     ),
@@ -169,7 +170,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         '',
         'Matcher that refinement uses beside SIFT; all but `sift` need a package (see '
         '`ray-pose estimate --matcher`). Empty: `aliked` if it is installed, else `lighterglue`, '
-        'which is faster.',
+        'else SIFT alone.',
         choices=('', 'sift', 'xfeat', 'lighterglue', 'disk', 'aliked'),
     ),
     Parameter(
@@ -255,17 +256,18 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         'reference_frame',
         'ray_pose_world',
-        'Frame the poses are given in: the object is its origin, the first keyframe of the '
-        'window its orientation (optical: z forward, y down). Jumps when the window moves on, '
-        'like a map; its scale is arbitrary without `motion_frame`.',
+        'Frame the poses are given in: the object is its origin, the first keyframe of the map '
+        'its orientation (optical: z forward, y down). It stays while the window moves on and '
+        'jumps when a new map begins, with `map_size` 0 at each window; its scale is arbitrary '
+        'without `motion_frame`.',
     ),
     Parameter('object_frame', 'ray_pose_object', 'Frame published at the object.'),
     Parameter('publish_tf', True, 'Whether anything goes to /tf.', ANY),
     Parameter(
         'invert_tf',
         False,
-        "Publish `reference_frame` as a child of the leading camera's own frame, once for each of "
-        'its keyframes, so that both are in one tree with the robot.',
+        "Publish `reference_frame` as a child of the leading camera's own frame, with each "
+        'estimate and at its newest keyframe, so that both are in one tree with the robot.',
     ),
     Parameter(
         'motion_frame',
@@ -375,6 +377,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
 )
 BY_NAME = {p.name: p for p in PARAMETERS}
+# what ROS takes before `/image_raw`, with its substitutions `~` and `{node}`
+_TOPIC = re.compile(r'(~|/?[A-Za-z_{][\w{}]*)(/[A-Za-z_{][\w{}]*)*', re.ASCII)
 
 Settings = make_dataclass(
     'Settings',
@@ -397,6 +401,12 @@ def make_settings(values: dict[str, Any]) -> Settings:
         raise ParameterError(
             f'parameter cameras is {settings.cameras!r}, expected different, non-empty names'
         )
+    for name in settings.cameras:
+        if not _TOPIC.fullmatch(name):
+            raise ParameterError(
+                f'parameter cameras names {name!r}, expected a topic name of ROS: letters, '
+                'digits, _ and single /, none at its end, no part that begins with a digit'
+            )
     if settings.min_views > settings.window_size:
         raise ParameterError(
             f'parameter min_views is {settings.min_views}, expected at most window_size, '

@@ -24,7 +24,7 @@ from std_srvs.srv import SetBool, Trigger
 from ray_pose_ros.node import saving
 from ray_pose_ros.node.camera_input import CameraInput
 from ray_pose_ros.node.diagnostics import LONGEST
-from ray_pose_ros.node.managed_model import FAILURE, SUCCESS, ManagedModelNode, outlives
+from ray_pose_ros.node.managed_model import FAILURE, SUCCESS, ManagedModelNode, outlives, told
 from ray_pose_ros.node.metric_windows import MetricWindows
 from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.outputs import Outputs
@@ -66,7 +66,8 @@ class PoseNode(ManagedModelNode):
             ),
             lambda text: self.refuse('', '/tf', 'no_motion', text),
         )
-        self._tf_sent = self._diagnosed = 0.0
+        self._diagnosed = 0.0
+        self._jumped = 0.0  # when the first image came after time went back
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._status = Status(self)
         self.create_service(Trigger, '~/reset', self._on_reset)
@@ -81,9 +82,12 @@ class PoseNode(ManagedModelNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(TICK_S, self._on_tick, clock=steady)
         self.create_timer(DIAGNOSTICS_S, self._on_diagnostics, clock=steady)
+        self._repeats = self.create_timer(TICK_S, self._on_repeat, clock=steady)
+        self._follow_tf_rate()
 
     # -- lifecycle ------------------------------------------------------------------------------
 
+    @told
     def on_configure(self, state) -> TransitionCallbackReturn:
         """Load and warm the model; make the publishers."""
         if not self.wait_for_model():
@@ -92,6 +96,7 @@ class PoseNode(ManagedModelNode):
             self._outputs = Outputs(self, self.settings)
         return SUCCESS
 
+    @told
     def on_activate(self, state) -> TransitionCallbackReturn:
         """Subscribe."""
         if not self.wait_for_model():
@@ -99,6 +104,7 @@ class PoseNode(ManagedModelNode):
         settings = self.settings
         motion = self._metric.motion
         self._inputs.open_tf(self._outputs.transforms.tree, motion)
+        self._outputs.transforms.rewind()  # nobody looked whether time went back meanwhile
         self._cameras = [self._inputs.open_camera(n, settings) for n in settings.cameras]
         by_name = {c.name: c for c in self._cameras}
         members = [by_name[name] for name in rig_names(settings)]
@@ -131,6 +137,11 @@ class PoseNode(ManagedModelNode):
         self._unsubscribe()
         self.free_model()
         return SUCCESS
+
+    def on_error(self, state) -> TransitionCallbackReturn:
+        """Unsubscribe what a transition that failed has subscribed to."""
+        self._unsubscribe()
+        return super().on_error(state)
 
     def _unsubscribe(self) -> None:
         self._inputs.close()
@@ -176,6 +187,7 @@ class PoseNode(ManagedModelNode):
         text = text[:LONGEST]
         self.health.refuse(reason, f'{topic}: {text}')
         if reason == 'time_jump' and self._outputs is not None:
+            self._jumped = max((c.last_received or 0.0 for c in self._cameras), default=0.0)
             self._outputs.transforms.rewind()
             self._metric.rewind()
         if self.throttle((topic, reason)):
@@ -200,13 +212,23 @@ class PoseNode(ManagedModelNode):
         late = self._metric.late()
         if late is not None:
             self._show(late)
-        rate = self.settings.tf_rate
-        if rate > 0 and self.enabled and time.monotonic() - self._tf_sent >= 1 / rate:
-            self._tf_sent = time.monotonic()
+
+    @outlives
+    def _on_repeat(self) -> None:
+        if self.state == 'active' and self.enabled:
             self._outputs.transforms.repeat(self._seen_ns())
 
+    def _follow_tf_rate(self) -> None:
+        rate = self.settings.tf_rate
+        self._repeats.cancel()
+        if rate > 0:
+            self._repeats.timer_period_ns = round(1e9 / max(rate, 1e-3))  # ROS has 64 bits for it
+            self._repeats.reset()
+
     def _seen_ns(self) -> int:
-        return max((c.last_stamp_ns or 0 for c in self._cameras), default=0)
+        """Return the newest image's stamp; a camera silent since time went back does not count."""
+        heard = [c for c in self._cameras if (c.last_received or 0.0) >= self._jumped]
+        return max((c.last_stamp_ns or 0 for c in heard), default=0)
 
     def while_waiting(self) -> None:
         """Go on telling how things are while a transition waits for the model."""
@@ -246,6 +268,7 @@ class PoseNode(ManagedModelNode):
             for camera in self._cameras:
                 camera.apply_settings()
             self._metric.apply_settings(settings)
+            self._follow_tf_rate()
             if self._outputs is not None:
                 self._outputs.apply_settings(settings)
         return result

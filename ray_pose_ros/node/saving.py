@@ -122,10 +122,10 @@ def _rename(partial: Path) -> Path:
 
 def _write(folder: Path, solved) -> list[str]:
     from ray_pose_ros.estimation import results  # matplotlib comes with it
-    from ray_pose_ros.estimation.packed_view import unpacked
+    from ray_pose_ros.estimation.packed_view import Unpacked
 
     everything = solved.mapped or solved
-    views = [unpacked(k.view) for k in everything.keyframes]
+    views = Unpacked([k.view for k in everything.keyframes])
     for view in views:
         path = folder / inside(view.name)
         bgr = cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR)

@@ -24,7 +24,7 @@ class Transforms:
 
     - `reference_frame` to every keyframe of the window and to `object_frame`;
     - in a rig, the leading camera's own frame to those of the other cameras;
-    - with `invert_tf`, the leading camera's own frame to `reference_frame`;
+    - with `invert_tf`, the leading camera's own frame to `reference_frame`, once an estimate;
     - `motion_frame` to `reference_frame`, where that is known (`publish_in_motion_frame`).
 
     One whose child has a parent elsewhere, or that would close a circle, is left out and said.
@@ -42,6 +42,8 @@ class Transforms:
     def apply_settings(self, settings) -> None:
         """Take over parameters that may change at any time."""
         self._settings = settings
+        if not settings.publish_in_motion_frame:
+            self._drop_place()
 
     def clear(self) -> None:
         """Publish nothing until the next estimate."""
@@ -50,8 +52,7 @@ class Transforms:
     def rewind(self) -> None:
         """Allow earlier stamps again, after time went back; the robot may begin anew elsewhere."""
         self._stamp_ns = self._inverted_ns = 0
-        motion = self._settings.motion_frame
-        self._fixed = [t for t in self._fixed if t.header.frame_id != motion]
+        self._drop_place()
 
     def lose(self, why: str) -> None:
         """Publish nothing until an estimate can be trusted again."""
@@ -92,7 +93,8 @@ class Transforms:
             from_motion = place.inverse()
             pose = pose_from_camera(from_motion.R, from_motion.p)
             self._fixed.append(_transform(settings.motion_frame, reference, pose))
-        self.repeat(max(stamp_ns, self._stamp_ns + 1), self._inverted(keyframes, poses))
+        inverted = self._inverted(keyframes, poses, stamp_ns)
+        self.repeat(max(stamp_ns, self._stamp_ns + 1), inverted)
 
     def repeat(self, stamp_ns: int, more: list[TransformStamped] | None = None) -> None:
         """Publish the transforms of the last estimate for a newer image's time."""
@@ -108,6 +110,11 @@ class Transforms:
         allowed = [t for t in sent if self._may(t)]
         self.tree.claim([(t.header.frame_id, t.child_frame_id) for t in allowed])
         self._publisher.publish(TFMessage(transforms=allowed))
+
+    def _drop_place(self) -> None:
+        """Repeat no more where `reference_frame` is in `motion_frame`."""
+        reference = self._settings.reference_frame
+        self._fixed = [t for t in self._fixed if t.child_frame_id != reference]
 
     def _may(self, transform: TransformStamped) -> bool:
         objection = self.tree.objection(transform.header.frame_id, transform.child_frame_id)
@@ -134,20 +141,21 @@ class Transforms:
                 out[keyframe.camera] = _transform(leader.frame_id, keyframe.frame_id, relative)
         return list(out.values())
 
-    def _inverted(self, keyframes, poses) -> list[TransformStamped]:
-        """From the leading camera to the reference frame, once for each of its keyframes."""
+    def _inverted(self, keyframes, poses, seen_ns: int) -> list[TransformStamped]:
+        """From the leading camera to the reference frame, at its newest keyframe."""
         settings = self._settings
         leader, at = _newest_of([leading_camera(settings)], keyframes, poses)
         if not settings.invert_tf or leader is None or not self.tree.has_listened:
             return []
-        if leader.stamp_ns <= self._inverted_ns:
-            return []
-        self._inverted_ns = leader.stamp_ns
+        if leader.stamp_ns > seen_ns:
+            return []  # it is from before time went back
+        # a better pose of the same keyframe has to be newer than the one before
+        self._inverted_ns = max(leader.stamp_ns, self._inverted_ns + 1)
         R, t = camera_from_pose(at)
         # the pose of the reference frame in the camera's, where x_camera = R x_reference + t
         inverse = pose_from_camera(R.T, -R.T @ t)
         transform = _transform(leader.frame_id, settings.reference_frame, inverse)
-        transform.header.stamp = time_message(leader.stamp_ns)
+        transform.header.stamp = time_message(self._inverted_ns)
         return [transform]
 
 
@@ -155,7 +163,20 @@ def _newest_of(cameras: list[str], keyframes, poses):
     """Return the newest keyframe of some cameras that names its frame, and its pose, or Nones."""
     own = [(k, p) for k, p in zip(keyframes, poses, strict=True) if k.camera in cameras]
     own = [(k, p) for k, p in own if k.frame_id]
-    return max(own, key=lambda pair: pair[0].stamp_ns, default=(None, None))
+    return own[newest_index([k for k, _ in own])] if own else (None, None)
+
+
+def newest_index(keyframes) -> int:
+    """Index of the newest keyframe, apart from those before their camera's time went back."""
+    earliest, best = {}, len(keyframes) - 1
+    for i in reversed(range(len(keyframes))):
+        camera, stamp_ns = keyframes[i].camera, keyframes[i].stamp_ns
+        if stamp_ns > earliest.get(camera, stamp_ns):
+            continue
+        earliest[camera] = stamp_ns
+        if stamp_ns > keyframes[best].stamp_ns:
+            best = i
+    return best
 
 
 def _transform(parent: str, child: str, pose: Pose) -> TransformStamped:
