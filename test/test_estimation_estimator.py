@@ -196,6 +196,13 @@ def test_the_network_is_given_the_reference_and_gives_it_back():
     torch.testing.assert_close(again, found)  # what was noised there is never read
 
 
+def test_of_very_many_views_fewer_samples_are_drawn_unless_asked_for():
+    model = RayDiffuser(config('directions'))
+    counts = [Estimator(model, samples=0)._samples_of(n) for n in (2, 8, 64, 65, 100, 200, 1000)]
+    assert counts == [8, 8, 8, 7, 3, 1, 1]
+    assert Estimator(model, samples=8)._samples_of(200) == 8
+
+
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
 def test_rays_that_are_not_finite_are_named(bad):
     lenses, (R, t) = cameras(3), orbit(3)

@@ -39,6 +39,9 @@ from ray_pose_ros.multiview.two_view import RayMatches
 # Models that anchor their reference gain from taking several views as one; the official network is
 # large, and a sample of it costs as much as the first.
 ANCHORED_SAMPLES, OFFICIAL_SAMPLES = 8, 4
+# Samples times squared views, unless samples are asked for: attention over the patches of all views
+# takes memory by it, 2.7 GiB with this much.
+_MOST = ANCHORED_SAMPLES * 64**2
 PRECISIONS = {
     'float32': torch.float32,
     'float16': torch.float16,
@@ -146,7 +149,7 @@ class Estimator:
         device: torch's name of it, or 'auto': a CUDA GPU where there is one.
         steps: network calls; None or 0 for what the checkpoint was made for.
         samples: answers denoised side by side, averaged robustly; their spread is the uncertainty.
-            0 for what suits the checkpoint.
+            0 for what suits the checkpoint, and fewer of more than 64 views.
         seed: of the noise, drawn on the CPU whatever the device.
         crop_scale: side of the crops over the longer side of the objects' boxes.
         crop_params: 'training', or 'demo' to repeat the official demo's (official models only).
@@ -192,6 +195,7 @@ class Estimator:
         self.model = model.to(self.device).eval()
         usual = ANCHORED_SAMPLES if model.config.anchor_reference else OFFICIAL_SAMPLES
         self.samples, self.seed = samples or usual, seed
+        self._as_many = samples > 0
         self.crop_scale, self.crop_params = crop_scale, crop_params
         self.use_matches, self.upright = use_matches, upright
         self.second_look = second_look
@@ -249,7 +253,8 @@ class Estimator:
         prepared = self._uprighted(prepared)
         begin = time.perf_counter()
         with torch.inference_mode(), self._arithmetic():
-            window = Window.of(self.model, prepared, self.samples, len(self.plan.steps) == 1)
+            samples = self._samples_of(len(prepared))
+            window = Window.of(self.model, prepared, samples, len(self.plan.steps) == 1)
         begun = time.perf_counter() - begin
         found, timings = self._look(window, progress)
         timings['denoise'] += begun
@@ -323,6 +328,12 @@ class Estimator:
             ray_matches=found.settled.matches if found.settled else {},
             timings={'features': sum(p.seconds for p in prepared), **timings},
         )
+
+    def _samples_of(self, views: int) -> int:
+        """How many to draw for so many views."""
+        if self._as_many:
+            return self.samples
+        return min(self.samples, max(1, _MOST // views**2))
 
     @property
     def _second_time(self) -> int:

@@ -46,7 +46,7 @@ def measure(options: Options) -> dict:
                         **{key: told[key] for key in ('R@5', 'R@15', 'median')},
                     }
                 )
-    return {'rows': rows}
+    return {'rows': rows, 'repeats': 1}
 
 
 def _warm_up(method, sequence) -> None:

@@ -51,6 +51,6 @@ def measure(name: str, options: Options) -> dict:
         'loads': loads,
         'warning': machine.warning(loads),
         'seconds': seconds,
-        'repeats': options.repeats,
+        'repeats': figures.get('repeats', options.repeats),
         'model': str(options.checkpoint) if options.checkpoint else 'shipped',
     }
