@@ -39,8 +39,8 @@ from ray_pose_ros.multiview.two_view import RayMatches
 # Models that anchor their reference gain from taking several views as one; the official network is
 # large, and a sample of it costs as much as the first.
 ANCHORED_SAMPLES, OFFICIAL_SAMPLES = 8, 4
-# Samples times squared views, unless samples are asked for: attention over the patches of all views
-# takes memory by it, 2.7 GiB with this much.
+# Samples times squared views, unless samples are asked for: attention over the patches of all
+# views takes memory by it, 2.7 GiB with this much.
 _MOST = ANCHORED_SAMPLES * 64**2
 PRECISIONS = {
     'float32': torch.float32,
