@@ -201,7 +201,7 @@ def test_colmap_lenses_project_by_colmaps_formulas(tmp_path, model):
 
 def test_colmap_binary_and_text_say_the_same(tmp_path):
     R, t = rotations(3), np.arange(9.0).reshape(3, 3)
-    names = ['b.png', 'a.png', 'with space.png']
+    names = ['b.png', 'a.png', 'with-dash.png']
     lens = CameraModel(torch.tensor([[50.0, 0, 32], [0, 60, 24], [0, 0, 1]]), WIDTH, HEIGHT)
     write_colmap(tmp_path / 'text', PosedCameras(names, [lens] * 3, R, t, np.zeros(3)))
     xyzw = quaternion_from_matrix(torch.from_numpy(R)).numpy()
