@@ -204,10 +204,11 @@ def test_names_with_blanks_are_written_binary(tmp_path):
 
 def test_colmap_itself_reads_names_with_blanks(tmp_path):
     pycolmap = pytest.importorskip('pycolmap')
-    given = facing(pinholes(3))
+    given = facing([*pinholes(2), pinholes(1)[0]])
     export.write_colmap(tmp_path, given, cloud(given))
     read = pycolmap.Reconstruction(tmp_path)
     assert [read.images[i + 1].name for i in range(3)] == given.names
+    assert len(read.cameras) == 2  # equal ones once
     assert len(read.points3D) == 2 and len(read.points3D[1].track.elements) == 3
     np.testing.assert_array_equal(read.points3D[2].color, [250, 0, 9])
     np.testing.assert_allclose(read.points3D[1].xyz, [0.1, -0.2, 0.3])

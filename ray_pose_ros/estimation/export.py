@@ -175,56 +175,78 @@ def write_colmap(folder: str | Path, posed: PosedCameras, cloud: Cloud | None = 
     Raises:
         NotRepresentable: a distortion model that COLMAP has no name for.
     """
-    folder = Path(folder)
+    folder, model = Path(folder), _ColmapModel(posed, cloud)
     if any(any(c.isspace() for c in name) for name in posed.names):
-        _write_colmap_binary(folder, posed, cloud)
-        return
-    lines = ['# CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]']
-    ids: dict[str, int] = {}
-    images = ['# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME', '# X Y POINT3D_ID ...']
-    seen, points = _colmap_points(cloud, len(posed.names))
-    quaternions = quaternion_from_matrix(torch.from_numpy(posed.R)).numpy()
-    for i, camera in enumerate(posed.cameras):
-        model, distortion = _colmap_model(camera)
-        K = _K(camera)
-        numbers = (K[0, 0], K[1, 1], K[0, 2], K[1, 2], *distortion)
-        key = f'{model} {camera.width} {camera.height} ' + ' '.join(f'{x:.12g}' for x in numbers)
-        if key not in ids:
-            ids[key] = len(ids) + 1
-            lines.append(f'{ids[key]} {key}')
-        x, y, z, w = quaternions[i]
-        pose = ' '.join(f'{v:.12g}' for v in (w, x, y, z, *posed.t[i]))
-        images += [f'{i + 1} {pose} {ids[key]} {posed.names[i]}', seen[i]]
-    texts = {'cameras': lines, 'images': images, 'points3D': points}
-    contents = {name: ('\n'.join(text) + '\n').encode() for name, text in texts.items()}
-    _replace_files(folder, contents, '.txt', '.bin')
+        _replace_files(folder, model.binary(), '.bin', '.txt')
+    else:
+        _replace_files(folder, model.text(), '.txt', '.bin')
 
 
-def _write_colmap_binary(folder: Path, posed: PosedCameras, cloud: Cloud | None) -> None:
-    count = 0 if cloud is None else len(cloud)
-    cameras, images = [struct.pack('<Q', len(posed.names))], [struct.pack('<Q', len(posed.names))]
-    points = [struct.pack('<Q', count)]
-    tracks: list[list[tuple[int, int]]] = [[] for _ in range(count)]
-    quaternions = quaternion_from_matrix(torch.from_numpy(posed.R)).numpy()
-    for i, camera in enumerate(posed.cameras):
-        model, distortion = _colmap_model(camera)
-        K = _K(camera)
-        numbers = (K[0, 0], K[1, 1], K[0, 2], K[1, 2], *distortion)
-        head = i + 1, _COLMAP_NUMBERS[model], camera.width, camera.height
-        cameras.append(struct.pack(f'<IiQQ{len(numbers)}d', *head, *numbers))
-        x, y, z, w = quaternions[i]
-        images.append(struct.pack('<I7dI', i + 1, w, x, y, z, *posed.t[i], i + 1))
-        images.append(posed.names[i].encode() + b'\0')
-        seen = np.flatnonzero(cloud.view == i) if count else []
-        images.append(struct.pack('<Q', len(seen)))
-        for place, k in enumerate(seen):
-            images.append(struct.pack('<2dQ', *cloud.pixel[k], cloud.point[k] + 1))
-            tracks[cloud.point[k]].append((i + 1, place))
-    for k, track in enumerate(tracks):
-        points.append(struct.pack('<Q3d3Bd', k + 1, *cloud.xyz[k], *cloud.rgb[k], cloud.error[k]))
-        points.append(struct.pack(f'<Q{2 * len(track)}I', len(track), *sum(track, ())))
-    parts = {'cameras': cameras, 'images': images, 'points3D': points}
-    _replace_files(folder, {name: b''.join(part) for name, part in parts.items()}, '.bin', '.txt')
+class _ColmapModel:
+    """Cameras, each once, images and points as COLMAP numbers them, from 1 on; its files."""
+
+    def __init__(self, posed: PosedCameras, cloud: Cloud | None):
+        self.posed, self.cloud = posed, cloud
+        self.points = 0 if cloud is None else len(cloud)
+        lenses: dict[str, tuple[int, tuple]] = {}  # by what text says of them
+        self.camera = []  # of each image
+        for camera in posed.cameras:
+            model, distortion = _colmap_model(camera)
+            K = _K(camera)
+            numbers = (K[0, 0], K[1, 1], K[0, 2], K[1, 2], *distortion)
+            words = [model, camera.width, camera.height, *(f'{x:.12g}' for x in numbers)]
+            found = len(lenses) + 1, (model, camera.width, camera.height, numbers)
+            self.camera.append(lenses.setdefault(' '.join(map(str, words)), found)[0])
+        self.lenses = {words: lens for words, (_, lens) in lenses.items()}
+        quaternions = quaternion_from_matrix(torch.from_numpy(posed.R)).numpy()
+        self.poses = np.concatenate([quaternions[:, [3, 0, 1, 2]], posed.t], axis=1)
+        self.seen: list[list[int]] = [[] for _ in posed.names]  # observations of each image
+        self.tracks: list[list[int]] = [[] for _ in range(self.points)]  # image, place, image, ...
+        for k in range(len(cloud.view) if self.points else 0):
+            of_view = self.seen[cloud.view[k]]
+            self.tracks[cloud.point[k]] += [int(cloud.view[k]) + 1, len(of_view)]
+            of_view.append(k)
+
+    def text(self) -> dict[str, bytes]:
+        """Of each file without its suffix."""
+        cloud = self.cloud
+        cameras = ['# CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]']
+        cameras += [f'{n} {words}' for n, words in enumerate(self.lenses, 1)]
+        images = ['# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME', '# X Y POINT3D_ID ...']
+        for i, name in enumerate(self.posed.names):
+            pose = ' '.join(f'{v:.12g}' for v in self.poses[i])
+            images.append(f'{i + 1} {pose} {self.camera[i]} {name}')
+            places = ((*cloud.pixel[k], cloud.point[k] + 1) for k in self.seen[i])
+            images.append(' '.join(f'{x:.3f} {y:.3f} {point}' for x, y, point in places))
+        points = ['# POINT3D_ID X Y Z R G B ERROR TRACK[] as (IMAGE_ID, POINT2D_IDX)']
+        for k, track in enumerate(self.tracks):
+            where = ' '.join(f'{x:.9g}' for x in cloud.xyz[k])
+            words = ' '.join(map(str, track))
+            colour = ' '.join(map(str, cloud.rgb[k]))
+            points.append(f'{k + 1} {where} {colour} {cloud.error[k]:.3f} {words}')
+        files = {'cameras': cameras, 'images': images, 'points3D': points}
+        return {name: ('\n'.join(lines) + '\n').encode() for name, lines in files.items()}
+
+    def binary(self) -> dict[str, bytes]:
+        """Of each file without its suffix."""
+        cloud = self.cloud
+        cameras = [struct.pack('<Q', len(self.lenses))]
+        for n, (model, width, height, numbers) in enumerate(self.lenses.values(), 1):
+            head = n, _COLMAP_NUMBERS[model], width, height
+            cameras.append(struct.pack(f'<IiQQ{len(numbers)}d', *head, *numbers))
+        images = [struct.pack('<Q', len(self.posed.names))]
+        for i, name in enumerate(self.posed.names):
+            images.append(struct.pack('<I7dI', i + 1, *self.poses[i], self.camera[i]))
+            images.append(name.encode() + b'\0' + struct.pack('<Q', len(self.seen[i])))
+            for k in self.seen[i]:
+                images.append(struct.pack('<2dQ', *cloud.pixel[k], cloud.point[k] + 1))
+        points = [struct.pack('<Q', self.points)]
+        for k, track in enumerate(self.tracks):
+            numbers = *cloud.xyz[k], *cloud.rgb[k], cloud.error[k]
+            points.append(struct.pack('<Q3d3Bd', k + 1, *numbers))
+            points.append(struct.pack(f'<Q{len(track)}I', len(track) // 2, *track))
+        files = {'cameras': cameras, 'images': images, 'points3D': points}
+        return {name: b''.join(parts) for name, parts in files.items()}
 
 
 def _replace_files(folder: Path, contents: dict[str, bytes], suffix: str, other: str) -> None:
@@ -233,23 +255,6 @@ def _replace_files(folder: Path, contents: dict[str, bytes], suffix: str, other:
     for name, content in contents.items():
         (folder / f'{name}{suffix}').write_bytes(content)
         (folder / f'{name}{other}').unlink(missing_ok=True)
-
-
-def _colmap_points(cloud: Cloud | None, views: int) -> tuple[list[str], list[str]]:
-    """For each view the line of the points that it sees, and the lines of points3D.txt."""
-    lines = ['# POINT3D_ID X Y Z R G B ERROR TRACK[] as (IMAGE_ID, POINT2D_IDX)']
-    seen: list[list[str]] = [[] for _ in range(views)]
-    if cloud is None:
-        return [''] * views, lines
-    tracks: list[list[str]] = [[] for _ in range(len(cloud))]
-    for point, view, (x, y) in zip(cloud.point, cloud.view, cloud.pixel, strict=True):
-        tracks[point].append(f'{view + 1} {len(seen[view])}')
-        seen[view].append(f'{x:.3f} {y:.3f} {point + 1}')
-    for k, track in enumerate(tracks):
-        where = ' '.join(f'{x:.9g}' for x in cloud.xyz[k])
-        colour = ' '.join(map(str, cloud.rgb[k]))
-        lines.append(f'{k + 1} {where} {colour} {cloud.error[k]:.3f} {" ".join(track)}')
-    return [' '.join(of_view) for of_view in seen], lines
 
 
 def read_colmap(folder: str | Path) -> PosedCameras:

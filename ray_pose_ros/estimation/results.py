@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -113,11 +113,11 @@ def table(estimate: Estimate, errors: Errors | None = None) -> str:
     return '\n'.join(lines + ([f'against the truth: {errors.line()}'] if errors else []))
 
 
-def posed_cameras(estimate: Estimate, names: Sequence[str] | None = None) -> export.PosedCameras:
+def posed_cameras(estimate: Estimate) -> export.PosedCameras:
     """The estimate as the exporters take it; a view without time gets its number as stamp."""
     stamps = [float(i) if s is None else float(s) for i, s in enumerate(estimate.stamps)]
     return export.PosedCameras(
-        names=list(names or estimate.names),
+        names=list(estimate.names),
         cameras=estimate.cameras,
         R=estimate.R,
         t=estimate.t,
@@ -179,13 +179,16 @@ def write_files(
         ply = 'points.ply'
         write_ply(folder / ply, cloud)
         written.append(ply)
-    for name, names in (('transforms.json', relative), ('colmap', bare)):
+    try:
+        stored, seen = export.as_stored(posed, turned, cloud)
+    except export.NotRepresentable:
+        return written
+    for name, write, names, points in (
+        ('transforms.json', export.write_transforms, relative, ply),
+        ('colmap', export.write_colmap, bare, seen),
+    ):
         try:
-            stored, seen = export.as_stored(posed_cameras(estimate, names), turned, cloud)
-            if name == 'colmap':
-                export.write_colmap(folder / name, stored, seen)
-            else:
-                export.write_transforms(folder / name, stored, ply)
+            write(folder / name, replace(stored, names=names), points)
         except export.NotRepresentable:
             continue
         written.append(name)

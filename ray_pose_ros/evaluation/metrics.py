@@ -37,6 +37,7 @@ from ray_pose_ros.geometry.similarity import (
     scene_scale,
     transform_points,
 )
+from ray_pose_ros.multiview.links import parts
 
 from .methods import Answer
 
@@ -234,12 +235,9 @@ def _overlap(solve: SolveErrors) -> np.ndarray:
     """(P,) bool, whether each ordered pair is of views of one group that overlaps."""
     views = len(solve.centre)
     i, j = ordered_pairs(views).numpy().T
-    joined = np.eye(views, dtype=bool)
     near = np.asarray(solve.angle) < OVERLAP
-    joined[i[near], j[near]] = True
-    for k in range(views):  # over one another (Warshall)
-        joined |= joined[:, k, None] & joined[None, k]
-    return joined[i, j] & (joined.sum(0) >= SEVERAL)[i]
+    part = parts(views, zip(i[near], j[near], strict=True))
+    return (part[i] == part[j]) & (np.bincount(part)[part] >= SEVERAL)[i]
 
 
 def curve(solves: Sequence[SolveErrors]) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def _cuts(links: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
     """Each edge of the tree of the strongest links, and the parts (N,) that it alone joins."""
     tree = _strongest_tree(links)
     for n, edge in enumerate(tree):
-        yield edge, _parts(len(links), tree[:n] + tree[n + 1 :])
+        yield edge, parts(len(links), tree[:n] + tree[n + 1 :])
 
 
 def _strongest_tree(links: np.ndarray) -> list[tuple[int, int]]:
@@ -83,8 +83,8 @@ def _strongest_tree(links: np.ndarray) -> list[tuple[int, int]]:
     return tree
 
 
-def _parts(count: int, edges: list[tuple[int, int]]) -> np.ndarray:
-    """(N,) the number of the part that each view is in."""
+def parts(count: int, edges: Iterable[tuple[int, int]]) -> np.ndarray:
+    """(N,) the number of the part that each of so many views is in, which edges (i, j) join."""
     part = np.arange(count)
     for i, j in edges:
         part[part == part[j]] = part[i]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import wraps
 
@@ -54,7 +55,7 @@ def told(transition: Callable) -> Callable:
     return guarded
 
 
-class ManagedModelNode(LifecycleNode):
+class ManagedModelNode(LifecycleNode, ABC):
     """
     Owns the worker and the path of its results back to the executor's thread.
 
@@ -89,9 +90,9 @@ class ManagedModelNode(LifecycleNode):
         """Label of the lifecycle state."""
         return self._state_machine.current_state[1]
 
+    @abstractmethod
     def take(self, result: Result) -> None:
         """Use a result of the worker, on the executor's thread."""
-        raise NotImplementedError
 
     def stop(self, timeout: float = 3.0) -> bool:
         """End all threads before the node is destroyed; False when one has not ended in time."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ray_pose_ros.geometry.so3 import angle_between
+from ray_pose_ros.multiview.links import parts
 
 Pair = tuple[int, int]  # of views i < j
 MANY = 16  # views, up to which all pairs are matched
@@ -60,9 +61,7 @@ class Rounds:
 
     def _lost(self, sure: np.ndarray, joined: Iterable[Pair]) -> set[Pair]:
         """Each view that is not held with all others, those that are lost with it left out."""
-        part = np.arange(self.views)
-        for i, j in joined:
-            part[part == part[j]] = part[i]
+        part = parts(self.views, joined)
         most = part == np.bincount(part).argmax()
         # whether it is sure is told against the first view, which may be the odd one out
         held = most & sure if most[0] else most

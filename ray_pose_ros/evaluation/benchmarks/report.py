@@ -14,17 +14,6 @@ HEAD = """\
 Made by `ray-pose benchmark`; do not edit. Medians, in brackets the quartiles. Cases of one table
 were measured in turns, so that a busy moment hits all of them; a ratio is taken within each turn.
 Milliseconds unless said otherwise."""
-KNOWN = (
-    'latency',
-    'startup',
-    'ratios',
-    'accuracy',
-    'scale',
-    'refinement',
-    'many',
-    'ros',
-    'setup',
-)
 
 
 def read(path: Path) -> dict:
@@ -33,16 +22,16 @@ def read(path: Path) -> dict:
         figures = json.loads(Path(path).read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
         raise ValueError(f'{path} cannot be read as JSON: {error}') from error
-    if not isinstance(figures, dict) or not set(figures) <= set(KNOWN):
+    if not isinstance(figures, dict) or not set(figures) <= set(_TITLES):
         found = sorted(figures) if isinstance(figures, dict) else type(figures).__name__
-        raise ValueError(f'{path} holds {found}, expected sections among {list(KNOWN)}')
+        raise ValueError(f'{path} holds {found}, expected sections among {list(_TITLES)}')
     return figures
 
 
 def tables(figures: dict) -> str:
     """All sections that there are, in a fixed order."""
     parts = [HEAD]
-    for name in KNOWN:
+    for name in _TITLES:
         if name in figures:
             section = figures[name]
             parts += [f'## {_TITLES[name]}', _machine(section), *_WRITERS[name](section)]
