@@ -106,9 +106,7 @@ def test_half_precision_tells_nearly_the_same(gpu, views, on_cpu, precision):
 
 
 def test_views_that_lie_on_their_side_are_turned_on_the_gpu(gpu, views):
-    turned = [
-        replace(view, image=np.rot90(view.image).copy(), camera=None) for view in views
-    ]
+    turned = [replace(view, image=np.rot90(view.image).copy(), camera=None) for view in views]
     prepared = [Estimator(device='cuda').prepare(view) for view in turned]
     estimator = Estimator(device='cuda', samples=0)
     estimator._uprighted(prepared)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from matching_fixtures import textured_views
-from node_harness import EVERY_FRAME, set_parameter, starter
+from node_harness import EVERY_FRAME, starter
 from pretend_gpu import pretend_gpu
 
 from ray_pose_ros.geometry.so3 import angle_between

@@ -13,7 +13,8 @@ from ray_pose_ros.geometry.so3 import (
     rotation_from_vector,
 )
 
-from .residuals import SLOWLY, Problem, between, prior_misfit, robust, turn_sigma
+from .acceleration import compiled_code
+from .residuals import LIMITS, SLOWLY, Problem, between, prior_misfit, robust, turn_sigma
 
 
 class Adjusted(NamedTuple):
@@ -31,9 +32,21 @@ class Adjusted(NamedTuple):
 
 
 def adjust(R: np.ndarray, t: np.ndarray, problem: Problem, rounds: int = 25) -> Adjusted:
-    """Levenberg-Marquardt from R (N, 3, 3), t (N, 3) on."""
+    """Levenberg-Marquardt from R (N, 3, 3), t (N, 3) on; by `compiled` code where that is to be
+    had. Raises LinAlgError where the equations are singular."""
+    compiled = compiled_code()
+    start = np.array(R, order='C'), np.array(camera_centres(R, t), order='C')
+    if compiled is None:
+        R, centres, A, cost = _adjust(*start, problem, rounds)
+    else:
+        given = *problem.table.arrays, problem.believed
+        R, centres, A, cost = compiled.adjust(*start, *given, rounds, LIMITS)
+    return Adjusted(R, camera_translations(R, centres), A, cost)
+
+
+def _adjust(R: np.ndarray, centres: np.ndarray, problem: Problem, rounds: int):
+    """R (N, 3, 3), centres (N, 3), information and cost at the optimum."""
     n = len(R)
-    centres = camera_centres(R, t)
     # moving all cameras together is held by the prior alone, a billionth of what matches say
     damping = 1e-7
     widen = SLOWLY
@@ -58,7 +71,7 @@ def adjust(R: np.ndarray, t: np.ndarray, problem: Problem, rounds: int = 25) -> 
             cost, A, b = _linearise(R, centres, problem, widen)
     if widen != 1.0:
         cost, A, b = _linearise(R, centres, problem, 1.0)
-    return Adjusted(R, camera_translations(R, centres), A, cost)
+    return R, centres, A, cost
 
 
 def deviations(R: np.ndarray, information: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -73,8 +73,7 @@ def _moved(found: Adjusted, problem: Problem, relatives: dict, pulse) -> Adjuste
         R = np.repeat(found.R[None], len(turns), axis=0)
         R[:, group] = R[:, group] @ np.stack(turns)[:, None]
         # what moves together sees itself as before
-        table = problem.table
-        across = table.only(group[table.i] != group[table.j])
+        across = group[problem.table.i] != group[problem.table.j]
         before = costs(found.R[None], found.t, problem, across)
         starts.append(R)
         changes.append(costs(R, found.t, problem, across) - before)

@@ -16,9 +16,11 @@ import numpy as np
 
 from ray_pose_ros.geometry.so3 import camera_centres, vector_from_rotation
 
+from .acceleration import compiled_code
 from .prior import Prior
 from .two_view import (
     MOST_MATCHES,
+    PARALLEL,
     RayMatches,
     Terms,
     epipolar_misses,
@@ -32,6 +34,19 @@ SLOWLY = 2.0  # times the limit, to begin with
 # without a limit what matches seem to tell of a centre outgrows double precision where two cameras
 # come to be at one place.
 _SAME_PLACE = 1e-3
+
+
+class Limits(NamedTuple):
+    """The constants of this module and of `two_view` that compiled code is given."""
+
+    limit: float
+    slowly: float
+    most_matches: float
+    same_place: float
+    parallel: float
+
+
+LIMITS = Limits(LIMIT, SLOWLY, MOST_MATCHES, _SAME_PLACE, PARALLEL)
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,12 @@ class Problem:
         return Table(self.matches)
 
     @cached_property
+    def believed(self) -> tuple[np.ndarray, ...]:
+        """What `compiled` takes of the prior."""
+        own = self.prior.R, turn_sigma(self.prior), self.looking, self.object_information
+        return tuple(np.array(x, dtype=np.float64, order='C') for x in own)
+
+    @cached_property
     def object_information(self) -> np.ndarray:
         """(N, 3, 3) of where each camera sees the object, in its frame."""
         r = np.linalg.norm(self.looking, axis=-1)[:, None, None]
@@ -61,17 +82,24 @@ class Problem:
 
 
 def costs(
-    R: np.ndarray, t: np.ndarray, problem: Problem, table: Table | None = None
+    R: np.ndarray, t: np.ndarray, problem: Problem, pairs: np.ndarray | None = None
 ) -> np.ndarray:
     """(C,) of C sets of cameras R (C, N, 3, 3), t (C, N, 3) or (N, 3), which need not be optima.
 
-    With the wide reach of matches that `adjust` begins with. table: of the matches that count;
-    None for all of the problem's.
+    With the wide reach of matches that `adjust` begins with. pairs: (E,) bool, of the problem's
+    table, those whose matches count; None for all.
     """
     t = np.broadcast_to(t, R.shape[:-1])
     centres = -(np.swapaxes(R, -1, -2) @ t[..., None])[..., 0]
-    table = problem.table if table is None else table
     found = prior_misfit(R, centres, problem).cost
+    compiled, table = compiled_code(), problem.table
+    if compiled is not None:
+        of, matches = table.arrays
+        if pairs is not None:
+            of = tuple(x[pairs] for x in of)
+        cameras = (np.array(x, order='C') for x in (R, centres))
+        return found + compiled.costs(*cameras, of, matches, LIMITS)
+    table = table if pairs is None else table.only(pairs)
     if len(table.i):
         matched = [_costs_of_matches(R[k], centres[k], table) for k in _few(len(R))]
         found = found + np.concatenate(matched)
@@ -126,9 +154,20 @@ class Table:
         self.of = np.repeat(np.arange(len(counts)), counts)
         self._parts = [slice(k, k + n) for k, n in zip(self.first, counts, strict=True)]
 
+    @cached_property
+    def arrays(self) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+        """What `compiled` takes as pairs and matches."""
+        pairs = self.i, self.j, self.first, np.append(self.first, len(self.of))[1:]
+        matches = self.a, self.b, self.sigma, self.weight
+        return (
+            tuple(np.array(x, dtype=np.int64) for x in pairs),
+            tuple(np.array(x, dtype=np.float64, order='C') for x in matches),
+        )
+
     def only(self, pairs: np.ndarray) -> Table:
         """The matches of some of the pairs, (E,) bool."""
         part = copy(self)
+        part.__dict__.pop('arrays', None)
         matches = pairs[self.of]
         part.i, part.j = self.i[pairs], self.j[pairs]
         part.a, part.b = self.a[:, matches], self.b[:, matches]

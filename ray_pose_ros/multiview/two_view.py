@@ -13,8 +13,10 @@ import numpy as np
 
 from ray_pose_ros.geometry.so3 import hat, rotation_from_vector, tangent_basis
 
+from .acceleration import compiled_code
+
 MOST_MATCHES = 60.0  # of one pair: the noise of more is not independent
-_PARALLEL = 1e-7  # sin^2 of the angle under which two rays say nothing about depth
+PARALLEL = 1e-7  # sin^2 of the angle under which two rays say nothing about depth
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,9 @@ def depths(
     cosine = (d * b).sum(-1)
     td, tb = (d * t[..., None, :]).sum(-1), (b * t[..., None, :]).sum(-1)
     square = 1 - cosine**2
-    safe = np.maximum(square, _PARALLEL)
+    safe = np.maximum(square, PARALLEL)
     first, second = (cosine * tb - td) / safe, (tb - cosine * td) / safe
-    flat = square < _PARALLEL
+    flat = square < PARALLEL
     far = np.where(cosine > 0, np.inf, -1.0)
     return np.where(flat, far, first), np.where(flat, far, second)
 
@@ -178,6 +180,14 @@ def refine_poses(
     Returns R, t and the covariances (P, 3, 3), rad^2, of the turns of R from the left; matches
     beyond MOST_MATCHES add nothing to their certainty.
     """
+    compiled = compiled_code()
+    if compiled is not None:
+        of_both = (np.array(x.T, dtype=np.float64, order='C') for x in (matches.a, matches.b))
+        given = *of_both, np.array(matches.sigma, dtype=np.float64, order='C')
+        centres = tuple(matches.centre_a.tolist()), tuple(matches.centre_b.tolist())
+        poses = (np.array(x, dtype=np.float64, order='C') for x in (R, t))
+        settings = float(threshold), rounds, float(centre_angle), MOST_MATCHES, PARALLEL
+        return compiled.refine_poses(*poses, given, centres, *settings)
     a = np.ascontiguousarray(np.vstack([matches.a, matches.centre_a]).T)[:, None]
     b = np.ascontiguousarray(np.vstack([matches.b, matches.centre_b]).T)[:, None]
     precision = 1 / matches.sigma**2
@@ -251,7 +261,7 @@ def _meeting(R, t, a, b) -> tuple:
     scale = 1 / np.sqrt(np.maximum(_dot(normal, normal) + _dot(bt, bt) - 2 * value**2, 1e-18))
     td, tb = _dot(t, d), _dot(t, b)
     ahead = (cosine * tb > td) & (tb > cosine * td)
-    ahead = np.where(1 - cosine**2 < _PARALLEL, cosine > 0, ahead)
+    ahead = np.where(1 - cosine**2 < PARALLEL, cosine > 0, ahead)
     return d, bt, normal, value, cosine, scale, value * scale, ahead
 
 

@@ -17,7 +17,9 @@ def make_estimator(settings: Settings):
     """
     from ray_pose_ros.estimation.estimator import Estimator
     from ray_pose_ros.estimation.views import View
+    from ray_pose_ros.multiview.acceleration import compile_ahead
 
+    compile_ahead()
     estimator = Estimator(
         settings.checkpoint or None,
         device=settings.device,
