@@ -10,7 +10,7 @@ from estimation_fixtures import SIZES, checkpoint, estimate, photos
 from PIL import Image
 
 from ray_pose_ros import cli
-from ray_pose_ros.estimation import export
+from ray_pose_ros.estimation import colmap_files, export
 from ray_pose_ros.estimation.estimator import Estimator
 from ray_pose_ros.estimation.inputs import load_views
 
@@ -39,7 +39,7 @@ def test_all_files_are_written(photos, checkpoint, tmp_path, capsys, monkeypatch
     np.testing.assert_allclose(R[0], np.eye(3), atol=1e-6)
     assert np.linalg.norm(t[0]) == pytest.approx(1)
 
-    colmap = export.read_colmap(out / 'colmap')
+    colmap = colmap_files.read_colmap(out / 'colmap')
     np.testing.assert_allclose(colmap.t, t, atol=1e-9)
     assert colmap.names == ['0.jpg', '1.jpg', '2.jpg']
     transforms = export.read_transforms(out / 'transforms.json')
@@ -134,7 +134,7 @@ def test_results_of_turned_photographs_fit_the_files(photos, checkpoint, tmp_pat
     again = load_views(sorted(images.iterdir()), intrinsics=out / 'poses.json').views
     for a, b in zip(upright, again, strict=True):
         np.testing.assert_array_equal(a.image, b.image)
-    colmap = export.read_colmap(out / 'colmap')
+    colmap = colmap_files.read_colmap(out / 'colmap')
     nerf = export.read_transforms(out / 'transforms.json')
     for cameras in (colmap, nerf):
         assert [(c.width, c.height) for c in cameras.cameras] == [

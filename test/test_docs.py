@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from estimation_fixtures import checkpoint, estimate, photos
 
-from ray_pose_ros.estimation import export
+from ray_pose_ros.estimation import colmap_files, export
 
 __all__ = ['checkpoint', 'photos']  # fixtures
 
@@ -89,6 +89,6 @@ def test_the_example_of_using_poses_runs(photos, checkpoint, tmp_path, monkeypat
     assert np.allclose(names['centres'], -np.einsum('nji,nj->ni', posed.R, posed.t), atol=1e-9)
     distance = np.linalg.norm(names['metres'] * (names['centres'][1] - names['centres'][0]))
     assert distance == pytest.approx(0.5)
-    assert export.read_colmap('sparse/0').names == export.read_colmap('colmap').names
+    assert colmap_files.read_colmap('sparse/0').names == colmap_files.read_colmap('colmap').names
     points = np.loadtxt('sparse/0/points3D.txt')
     assert points.shape == (5000, 8) and len(set(points[:, 0])) == 5000

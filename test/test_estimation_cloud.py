@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from refinement_fixtures import ring, see, unit
 from test_estimation_export import pinholes, posed
 
-from ray_pose_ros.estimation import export
+from ray_pose_ros.estimation import colmap_files, posed_cameras
 from ray_pose_ros.estimation.cloud import cloud_of, write_ply
 from ray_pose_ros.estimation.packed_view import packed, small_image
 from ray_pose_ros.estimation.views import View
@@ -152,11 +152,11 @@ def test_ply_files_say_what_they_hold(tmp_path, estimate):
 def test_colmap_reads_the_points(tmp_path, estimate):
     cloud = cloud_of(estimate, lambda i: np.full((60, 80, 3), (1, 2, 3), np.uint8))
     given = posed(pinholes(3), 0)
-    given = export.PosedCameras(
+    given = posed_cameras.PosedCameras(
         given.names, estimate.cameras, estimate.R, estimate.t, given.stamps
     )
-    export.write_colmap(tmp_path, given, cloud)
-    again = export.read_colmap(tmp_path)
+    colmap_files.write_colmap(tmp_path, given, cloud)
+    again = colmap_files.read_colmap(tmp_path)
     assert list(again.names) == list(given.names)
     np.testing.assert_allclose(again.R, given.R, atol=1e-9)
     pycolmap = pytest.importorskip('pycolmap')

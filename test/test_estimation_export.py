@@ -9,7 +9,7 @@ import torch
 from estimation_fakes import cameras, orbit
 from PIL import Image, ImageOps
 
-from ray_pose_ros.estimation import export
+from ray_pose_ros.estimation import colmap_files, export, posed_cameras
 from ray_pose_ros.estimation.cloud import Cloud
 from ray_pose_ros.estimation.intrinsics import IntrinsicsFile
 from ray_pose_ros.evaluation.colmap_model import read_model
@@ -23,7 +23,7 @@ def posed(lenses, seed=0):
     R = random_rotations(n, generator, torch.float64).numpy()
     t = np.random.default_rng(seed).normal(size=(n, 3))
     names = [f'dir/image_{i}.jpg' for i in range(n)]
-    return export.PosedCameras(names, lenses, R, t, 100.0 + 0.25 * np.arange(n))
+    return posed_cameras.PosedCameras(names, lenses, R, t, 100.0 + 0.25 * np.arange(n))
 
 
 def pinholes(n):
@@ -59,7 +59,7 @@ def test_tum_is_camera_to_world_with_w_last(tmp_path):
     # A camera at (1, 2, 3), turned by +90 degrees about the world's z.
     world_from_camera = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     R = world_from_camera.T[None]
-    given = export.PosedCameras(['a'], pinholes(1), R, -R @ [1.0, 2, 3], np.array([7.5]))
+    given = posed_cameras.PosedCameras(['a'], pinholes(1), R, -R @ [1.0, 2, 3], np.array([7.5]))
     export.write_tum(tmp_path / 'a.tum', given)
     numbers = [float(x) for x in (tmp_path / 'a.tum').read_text().splitlines()[-1].split()]
     half = np.sqrt(0.5)
@@ -70,8 +70,8 @@ def test_tum_is_camera_to_world_with_w_last(tmp_path):
 @pytest.mark.parametrize('lenses', [pinholes(4), cameras(4)])
 def test_colmap_round_trip(tmp_path, lenses, seed):
     given = posed(lenses, seed)
-    export.write_colmap(tmp_path / 'c', given)
-    assert_same(export.read_colmap(tmp_path / 'c'), given)
+    colmap_files.write_colmap(tmp_path / 'c', given)
+    assert_same(colmap_files.read_colmap(tmp_path / 'c'), given)
     assert (tmp_path / 'c' / 'points3D.txt').is_file()
 
 
@@ -79,8 +79,8 @@ def test_colmap_shares_equal_cameras_and_writes_w_first(tmp_path):
     lens = pinholes(1)[0]
     R = np.stack([np.eye(3)] * 2)
     t = np.array([[1.0, 2, 3], [4, 5, 6]])
-    given = export.PosedCameras(['a.jpg', 'b.jpg'], [lens] * 2, R, t, np.zeros(2))
-    export.write_colmap(tmp_path, given)
+    given = posed_cameras.PosedCameras(['a.jpg', 'b.jpg'], [lens] * 2, R, t, np.zeros(2))
+    colmap_files.write_colmap(tmp_path, given)
     lines = (tmp_path / 'cameras.txt').read_text().splitlines()
     assert [line.split()[:4] for line in lines[1:]] == [['1', 'PINHOLE', '640', '480']]
     lines = (tmp_path / 'images.txt').read_text().splitlines()
@@ -94,7 +94,7 @@ def test_colmap_files_of_others_are_read(tmp_path):
     (tmp_path / 'images.txt').write_text(
         '# comment\n1 1 0 0 0 0 0 1 3 a.jpg\n1.0 2.0 -1 3.0 4.0 -1\n2 1 0 0 0 0 0 2 4 b.jpg\n\n'
     )
-    read = export.read_colmap(tmp_path)
+    read = colmap_files.read_colmap(tmp_path)
     assert read.names == ['a.jpg', 'b.jpg']
     assert read.cameras[0].distortion == (-0.1, 0, 0, 0)
     assert read.cameras[1].distortion_model == 'none'
@@ -105,9 +105,9 @@ def test_colmap_unknown_models_are_refused(tmp_path):
     (tmp_path / 'cameras.txt').write_text('1 FOV 10 10 1 1 5 5 0.1\n')
     (tmp_path / 'images.txt').write_text('')
     with pytest.raises(ValueError, match='model FOV'):
-        export.read_colmap(tmp_path)
+        colmap_files.read_colmap(tmp_path)
     with pytest.raises(ValueError, match='cannot be read'):
-        export.read_colmap(tmp_path / 'nowhere')
+        colmap_files.read_colmap(tmp_path / 'nowhere')
 
 
 @pytest.mark.parametrize('lenses', [pinholes(3), cameras(2), [cameras(4)[3]] * 2])
@@ -119,7 +119,7 @@ def test_transforms_round_trip(tmp_path, lenses):
 
 def test_transforms_are_opengl_camera_to_world(tmp_path):
     # An unrotated OpenCV camera looks along +z; OpenGL's looks along its own -z, with y up.
-    given = export.PosedCameras(
+    given = posed_cameras.PosedCameras(
         ['a.png'], pinholes(1), np.eye(3)[None], np.array([[0.0, 0, 2]]), np.zeros(1)
     )
     export.write_transforms(tmp_path / 't.json', given)
@@ -136,7 +136,7 @@ def test_poses_json_round_trip(tmp_path):
     export.write_poses_json(tmp_path / 'poses.json', given, extras, note='x')
     entries = IntrinsicsFile(tmp_path / 'poses.json').match([tmp_path / n for n in given.names])
     sizes = [e.size for e in entries]
-    read = export.PosedCameras(
+    read = posed_cameras.PosedCameras(
         given.names,
         [e.camera(*size) for e, size in zip(entries, sizes, strict=True)],
         np.stack([e.R for e in entries]),
@@ -152,10 +152,10 @@ def test_poses_json_round_trip(tmp_path):
 def test_what_a_format_cannot_hold_is_refused(tmp_path):
     K = torch.tensor([[100.0, 0, 50], [0, 100, 50], [0, 0, 1]])
     prism = CameraModel(K, 100, 100, 'rational_polynomial', (0.1,) * 12)
-    with pytest.raises(export.NotRepresentable, match='thin prism'):
-        export.write_colmap(tmp_path, posed([prism]))
+    with pytest.raises(posed_cameras.NotRepresentable, match='thin prism'):
+        colmap_files.write_colmap(tmp_path, posed([prism]))
     mixed = [cameras(4)[k] for k in (0, 3)]
-    with pytest.raises(export.NotRepresentable, match='fisheye'):
+    with pytest.raises(posed_cameras.NotRepresentable, match='fisheye'):
         export.write_transforms(tmp_path / 't.json', posed(mixed))
 
 
@@ -164,10 +164,10 @@ def test_rational_distortion_has_no_name_in_transforms(tmp_path):
     K = torch.tensor([[100.0, 0, 50], [0, 100, 50], [0, 0, 1]])
     lens = 0.2, -0.1, 0.0, 0.0, 0.05, 0.1, 0.0, 0.0
     rational = posed([CameraModel(K, 100, 100, 'rational_polynomial', lens)])
-    with pytest.raises(export.NotRepresentable, match='rational'):
+    with pytest.raises(posed_cameras.NotRepresentable, match='rational'):
         export.write_transforms(tmp_path / 't.json', rational)
-    export.write_colmap(tmp_path, rational)
-    assert_same(export.read_colmap(tmp_path), rational)
+    colmap_files.write_colmap(tmp_path, rational)
+    assert_same(colmap_files.read_colmap(tmp_path), rational)
 
 
 def cloud(posed):
@@ -184,13 +184,13 @@ def cloud(posed):
 def facing(lenses):
     R, t = (x.numpy() for x in orbit(len(lenses)))
     names = [f'Photo ({i}).jpg' for i in range(len(lenses))]
-    return export.PosedCameras(names, lenses, R, t, np.arange(float(len(lenses))))
+    return posed_cameras.PosedCameras(names, lenses, R, t, np.arange(float(len(lenses))))
 
 
 def test_names_with_blanks_are_written_binary(tmp_path):
     given = facing([*pinholes(2), cameras(3)[2]])
     (tmp_path / 'images.txt').write_text('of an earlier run')
-    export.write_colmap(tmp_path, given, cloud(given))
+    colmap_files.write_colmap(tmp_path, given, cloud(given))
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         'cameras.bin',
         'images.bin',
@@ -198,14 +198,14 @@ def test_names_with_blanks_are_written_binary(tmp_path):
     ]
     assert_same(read_model(tmp_path), given)
     plain = dataclasses.replace(given, names=['a', 'b', 'c'])
-    export.write_colmap(tmp_path, plain, cloud(given))
+    colmap_files.write_colmap(tmp_path, plain, cloud(given))
     assert all(p.suffix == '.txt' for p in tmp_path.iterdir())
 
 
 def test_colmap_itself_reads_names_with_blanks(tmp_path):
     pycolmap = pytest.importorskip('pycolmap')
     given = facing([*pinholes(2), pinholes(1)[0]])
-    export.write_colmap(tmp_path, given, cloud(given))
+    colmap_files.write_colmap(tmp_path, given, cloud(given))
     read = pycolmap.Reconstruction(tmp_path)
     assert [read.images[i + 1].name for i in range(3)] == given.names
     assert len(read.cameras) == 2  # equal ones once
@@ -222,7 +222,7 @@ def test_turned_photographs_get_the_cameras_of_their_stored_pixels(orientation):
     """A pixel is followed through the turn that image viewers make."""
     given = facing([CameraModel.from_fov(64, 48, 1.0), cameras(3)[2]])
     seen = cloud(given)
-    stored, moved = export.as_stored(given, [orientation, 1], seen)
+    stored, moved = posed_cameras.as_stored(given, [orientation, 1], seen)
     assert stored.cameras[1] == given.cameras[1] and (stored.R[1] == given.R[1]).all()
     lens = stored.cameras[0]
     point = torch.from_numpy(stored.R[0] @ seen.xyz[0] + stored.t[0])
@@ -240,15 +240,15 @@ def test_turned_photographs_get_the_cameras_of_their_stored_pixels(orientation):
 def test_what_cannot_be_turned_back_is_refused():
     K = torch.tensor([[100.0, 0, 50], [0, 100, 50], [0, 0, 1]])
     lens = CameraModel(K, 100, 100, 'plumb_bob', (0.1, 0, 1e-3, 0, 0))
-    with pytest.raises(export.NotRepresentable, match='not round'):
-        export.as_stored(facing([lens]), [6])
-    with pytest.raises(export.NotRepresentable, match='mirrored'):
-        export.as_stored(facing(pinholes(1)), [5])
+    with pytest.raises(posed_cameras.NotRepresentable, match='not round'):
+        posed_cameras.as_stored(facing([lens]), [6])
+    with pytest.raises(posed_cameras.NotRepresentable, match='mirrored'):
+        posed_cameras.as_stored(facing(pinholes(1)), [5])
 
 
 def test_cameras_must_fit_together():
     R, t = (x.numpy() for x in orbit(2))
     with pytest.raises(ValueError, match='not unique'):
-        export.PosedCameras(['a', 'a'], pinholes(2), R, t, np.zeros(2))
+        posed_cameras.PosedCameras(['a', 'a'], pinholes(2), R, t, np.zeros(2))
     with pytest.raises(ValueError, match='2 names but'):
-        export.PosedCameras(['a', 'b'], pinholes(2), R[:1], t, np.zeros(2))
+        posed_cameras.PosedCameras(['a', 'b'], pinholes(2), R[:1], t, np.zeros(2))

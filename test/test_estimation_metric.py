@@ -164,7 +164,7 @@ def test_the_files_of_an_estimate_in_metres_say_so(checkpoint, tmp_path):
     assert np.allclose([f['t'] for f in content['frames']], 2 * estimate.t)
     for posed in (
         results.export.read_transforms(tmp_path / 'transforms.json'),
-        results.export.read_colmap(tmp_path / 'colmap'),
+        results.colmap_files.read_colmap(tmp_path / 'colmap'),
     ):
         assert np.allclose(posed.t, 2 * estimate.t, atol=1e-6)
     assert np.allclose(np.loadtxt(tmp_path / 'poses.tum')[:, 1:4], 2 * estimate.centres)

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from ray_pose_ros.estimation.export import PosedCameras, write_colmap
+from ray_pose_ros.estimation.colmap_files import write_colmap
+from ray_pose_ros.estimation.posed_cameras import PosedCameras
 from ray_pose_ros.evaluation import co3d
 from ray_pose_ros.evaluation.colmap_model import find_model, read_colmap_sequence, read_model
 from ray_pose_ros.evaluation.sequences import LazyViews, read_folder, render_scene

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ray_pose_ros.estimation import export, picture
+from ray_pose_ros.estimation import colmap_files, export, picture
 from ray_pose_ros.estimation.cloud import Cloud, cloud_of, write_ply
 from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.estimation.posed_cameras import NotRepresentable, PosedCameras, as_stored
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.rays import camera_centres
 from ray_pose_ros.geometry.similarity import camera_centre_errors, relative_rotation_errors
@@ -113,10 +114,10 @@ def table(estimate: Estimate, errors: Errors | None = None) -> str:
     return '\n'.join(lines + ([f'against the truth: {errors.line()}'] if errors else []))
 
 
-def posed_cameras(estimate: Estimate) -> export.PosedCameras:
+def posed_cameras(estimate: Estimate) -> PosedCameras:
     """The estimate as the exporters take it; a view without time gets its number as stamp."""
     stamps = [float(i) if s is None else float(s) for i, s in enumerate(estimate.stamps)]
-    return export.PosedCameras(
+    return PosedCameras(
         names=list(estimate.names),
         cameras=estimate.cameras,
         R=estimate.R,
@@ -180,16 +181,16 @@ def write_files(
         write_ply(folder / ply, cloud)
         written.append(ply)
     try:
-        stored, seen = export.as_stored(posed, turned, cloud)
-    except export.NotRepresentable:
+        stored, seen = as_stored(posed, turned, cloud)
+    except NotRepresentable:
         return written
     for name, write, names, points in (
         ('transforms.json', export.write_transforms, relative, ply),
-        ('colmap', export.write_colmap, bare, seen),
+        ('colmap', colmap_files.write_colmap, bare, seen),
     ):
         try:
             write(folder / name, replace(stored, names=names), points)
-        except export.NotRepresentable:
+        except NotRepresentable:
             continue
         written.append(name)
     return written

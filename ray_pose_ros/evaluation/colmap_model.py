@@ -1,7 +1,7 @@
 """A COLMAP model and its photographs as a sequence; text and binary files, without COLMAP.
 
 Binary layout: COLMAP's documentation, "Output Format". Camera models are those of
-`estimation.export.colmap_camera`; points are not read.
+`estimation.colmap_files.colmap_camera`; points are not read.
 """
 
 import struct
@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ray_pose_ros.estimation.export import PosedCameras, colmap_camera, read_colmap
+from ray_pose_ros.estimation.colmap_files import colmap_camera, read_colmap
 from ray_pose_ros.estimation.images import read_image
+from ray_pose_ros.estimation.posed_cameras import PosedCameras
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.rotations import matrix_from_quaternion
 

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import torch
 
+from ray_pose_ros.estimation.colmap_files import colmap_camera
 from ray_pose_ros.estimation.colmap_package import import_pycolmap
-from ray_pose_ros.estimation.export import colmap_camera
 from ray_pose_ros.estimation.images import read_image
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.gauge import axes_intersection
