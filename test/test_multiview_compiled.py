@@ -191,7 +191,11 @@ def test_one_layout_of_arrays_is_compiled():
     adjust.adjust(R, t, problem)
     adjust.adjust(np.asfortranarray(R), t[::-1][::-1], problem)
     adjust.adjust(R, t, Problem({}, problem.prior, problem.looking))
-    assert len(compiled.adjust.signatures) == 1
+    costs(R[None], t, problem, np.arange(len(problem.table.i)) > 2)
+    m = next(iter(problem.matches.values()))
+    refine_poses(R[1:3], t[1:3] / np.linalg.norm(t[1:3], axis=1)[:, None], m, 2)
+    for function in (compiled.adjust, compiled.costs, compiled.refine_poses):
+        assert len(function.signatures) == 1
 
 
 # -- where numba does not work --------------------------------------------------------------------
@@ -211,10 +215,19 @@ def test_a_numba_that_fails_is_done_without(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, 'numba', None)
     with caplog.at_level(logging.WARNING):
         found = adjust.adjust(R, t, problem)
-        acceleration.compile_ahead()
+        assert acceleration.compiled_code() is None
     assert len(caplog.records) == 1 and 'slower code' in caplog.text and 'numba' in caplog.text
     np.testing.assert_allclose(found.R, adjust._adjust(
         R, -np.einsum('nji,nj->ni', R, t), problem, 25)[0], atol=1e-12)  # fmt: skip
+
+
+@pytest.mark.usefixtures('asked_again')
+def test_code_that_does_not_compile_is_done_without(monkeypatch, caplog):
+    def fail():
+        raise TypeError('cannot determine Numba type')
+
+    monkeypatch.setattr(compiled, 'compile_all', fail)
+    assert acceleration.compiled_code() is None and 'Numba type' in caplog.text
 
 
 @pytest.mark.usefixtures('asked_again')

@@ -1,9 +1,9 @@
 """`adjust`, `costs` and `refine_poses`, compiled: the same arithmetic, several times as fast.
 
 `adjust.py`, `residuals.py` and `two_view.py` say what is computed and why, and compute it where
-numba cannot be used; the tests hold both to the same answers. The first call on a machine
-compiles, which takes some seconds; what comes of it is kept beside this file, or in the user's
-cache. Other threads go on meanwhile: nothing here needs the interpreter's lock.
+numba cannot be used; the tests hold both to the same answers. `compile_all` takes some seconds;
+what comes of it is kept beside this file, or in the user's cache, for other processes. Other
+threads go on while this computes: nothing here needs the interpreter's lock.
 
 Arguments that all have in common:
 
@@ -435,3 +435,18 @@ def refine_poses(R, t, matches, centres, threshold, rounds, centre_angle, most, 
             _solve(L, g, x)
             covariance[n, p] = x[:3]
     return R, t, covariance
+
+
+def compile_all() -> None:
+    """Have everything compiled, by calling it as it will be called."""
+    from .residuals import LIMITS  # which asks for this module
+
+    R, centres = np.stack([np.eye(3)] * 2), np.array([[0.0, 0.0, -1.0], [0.5, 0.0, -1.0]])
+    pairs = tuple(np.array([n]) for n in (0, 1, 0, 1))
+    matches = np.array([[0.0], [0.0], [1.0]]), np.array([[0.0], [0.0], [1.0]]), np.ones(1)
+    believed = R, np.ones(2), -centres, R
+    adjust(R, centres, pairs, (*matches, np.ones(1)), believed, 1, LIMITS)
+    costs(R[None], centres[None], pairs, (*matches, np.ones(1)), LIMITS)
+    ahead = (0.0, 0.0, 1.0), (0.0, 0.0, 1.0)
+    limits = LIMITS.most_matches, LIMITS.parallel
+    refine_poses(R[:1].copy(), np.array([[1.0, 0.0, 0.0]]), matches, ahead, 2.5, 1, 0.1, *limits)
