@@ -34,6 +34,7 @@ from ray_pose_ros.geometry.so3 import camera_centres
 from ray_pose_ros.model.checkpoint import load_checkpoint
 from ray_pose_ros.model.plans import default_plan, few_step_plan
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
+from ray_pose_ros.multiview.acceleration import compiled_code
 from ray_pose_ros.multiview.two_view import RayMatches
 
 # Models that anchor their reference gain from taking several views as one; the official network is
@@ -144,6 +145,8 @@ class Look:
 class Estimator:
     """A loaded model and how to sample it. Same views, seed and device: same answer.
 
+    The first one on a machine takes some seconds longer to make (see `multiview.acceleration`).
+
     Args:
         model: a network, a checkpoint folder, or None for the checkpoint that ships.
         device: torch's name of it, or 'auto': a CUDA GPU where there is one.
@@ -200,6 +203,7 @@ class Estimator:
         self.use_matches, self.upright = use_matches, upright
         self.second_look = second_look
         self.plan = default_plan(model.config, model.noise_scheduler, steps or None)
+        compiled_code()  # else the first solution would wait for it
 
     def prepare(self, view: View) -> Prepared:
         """Everything that is computed once for a view; see `preparation.prepare`."""

@@ -17,9 +17,7 @@ def make_estimator(settings: Settings):
     """
     from ray_pose_ros.estimation.estimator import Estimator
     from ray_pose_ros.estimation.views import View
-    from ray_pose_ros.multiview.acceleration import compiled_code
 
-    compiled_code()  # takes seconds where it was never compiled before
     estimator = Estimator(
         settings.checkpoint or None,
         device=settings.device,
