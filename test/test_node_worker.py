@@ -200,17 +200,19 @@ def test_the_time_of_matching_is_told_by_its_own_name(worker, results):
     def looks(prepared, progress=None):
         early, later = first(prepared, progress)
         yield early
-        matched = {'match': 2.0, 'refine': 0.5}
-        between = copy.copy(early)
-        between.timings = {**early.timings, **matched}
-        yield between
+        for seconds in 1.0, 2.0:  # of a few pairs, and of all
+            matched = {'match': seconds, 'refine': 0.5}
+            between = copy.copy(early)
+            between.timings = {**early.timings, **matched}
+            yield between
         later.timings = {**later.timings, **matched}
         yield later
 
     estimator.looks = looks
     worker.offer_all([candidate(0), candidate(1)])
-    _, matched, last = results.wait(Solved, 3)
-    assert matched.again and matched.seconds == {'match': 2.0, 'refine': 0.5}
+    _, *matched, last = results.wait(Solved, 4)
+    assert [m.seconds for m in matched] == [{'match': x, 'refine': 0.5} for x in (1.0, 2.0)]
+    assert all(m.again for m in matched)
     assert last.again and set(last.seconds) == {'second_look'}
 
 

@@ -108,7 +108,7 @@ def test_views_are_solved_again_with_what_was_found(monkeypatch):
                 estimate=dataclasses.replace(estimate, cameras=cameras, intrinsics_source=sources)
             )
 
-    monkeypatch.setattr(refining, 'match_pairs', lambda *_: found)
+    monkeypatch.setattr(refining, 'match_pairs', lambda *_: iter([found]))
     monkeypatch.setattr(refining, 'refined_looks', lambda _, look, *__: [look.estimate])
     views = [View() for _ in range(4)]
     look = SimpleNamespace(estimate=estimate)

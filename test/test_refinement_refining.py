@@ -1,5 +1,6 @@
 """The estimator that refines: what the node runs with `refine`."""
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -146,6 +147,54 @@ def test_what_was_matched_before_refines_the_first_answer(views, refining):
     # the same cameras: nothing but the matches was known of them
     joined = whole.R[1] @ whole.R[0].T, first.R[1] @ first.R[0].T
     np.testing.assert_allclose(*joined, atol=np.radians(0.5))
+
+
+@pytest.fixture(scope='module')
+def six():
+    seen = textured_views(6, 48)
+    return [View(s.image, camera, name=str(n)) for n, (camera, _, _, s) in enumerate(seen)]
+
+
+def test_a_new_view_is_refined_before_all_of_its_pairs_are_matched(six, refining):
+    counting = Counting(refining.matchers[0])
+    estimator = RefiningEstimator(refining.estimator, [counting])
+    prepared = [estimator.prepare(view) for view in six]
+    estimator.solve(prepared[:5])
+    first, early, last = estimator.looks(prepared)
+    new = [set(map(tuple, e.pairs)) for e in (first, early, last)]
+    new = [{i for i, j in pairs if j == 5} for pairs in new]
+    assert new[0] == set() and len(new[1]) == 2 and new[1] < new[2]
+    assert first.sure.tolist() == [True] * 5 + [False]
+    assert early.sure.all() and last.sure.all()
+    np.testing.assert_allclose(early.R, last.R, atol=np.radians(1))
+    assert early.timings['match'] < last.timings['match']
+    assert early.timings['denoise'] == last.timings['denoise']
+    # the last one is what it is without
+    again = RefiningEstimator(refining.estimator, [refining.matchers[0]])
+    fresh = [again.prepare(view) for view in six]
+    again.solve(fresh[:5])
+    np.testing.assert_array_equal(again.solve(fresh).R, last.R)
+    # nothing is new to it now
+    assert len(list(estimator.looks(prepared))) == 2
+
+
+def test_what_is_left_after_an_early_answer_may_be_given_up(six, refining):
+    class Slow(Counting):
+        def match(self, a, b):
+            time.sleep(0.1)
+            return super().match(a, b)
+
+    slow = Slow(refining.matchers[0])
+    estimator = RefiningEstimator(refining.estimator, [slow])
+    prepared = [estimator.prepare(view) for view in six]
+    looks = estimator.looks(prepared)
+    next(looks)
+    next(looks)
+    looks.close()
+    assert 6 <= slow.pairs < 15
+    # and goes on from there
+    *_, last = estimator.looks(prepared)
+    assert slow.pairs == 15 and last.sure.all()
 
 
 def test_an_abandoned_matching_leaves_what_it_has_found(views, refining):

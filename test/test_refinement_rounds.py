@@ -136,7 +136,7 @@ def test_a_wrong_guess_of_the_model_is_made_good_by_rounds(monkeypatch):
         near = [(i, j) for i, j in pairs if angle_between(R[i], R[j]) < np.radians(50)]
         seen = {(i, j): see(R, t, i, j, points[:80], rng, 0.2) for i, j in near}
         poses = {pair: refining.search(m) for pair, m in seen.items()}
-        return Pairs(seen, poses, len(pairs))
+        yield Pairs(seen, poses, len(pairs))
 
     prior = noisy_prior(R, t, 8.0, rng, told_deg=40.0)
     prior.R[[5, 17]] = prior.R[[17, 5]]

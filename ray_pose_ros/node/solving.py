@@ -1,9 +1,9 @@
 """
 What becomes of one window: answers that get better, and the map. No ROS import.
 
-The model's poses come first, refined by what is known of its keyframes, then refined ones, then
-those of a second look, if any. At last a wider window is refined, with keyframes of the map that
-have left this one.
+The model's poses come first, refined by what is known of its keyframes, then refined ones, maybe
+in two steps, then those of a second look, if any. At last a wider window is refined, with
+keyframes of the map that have left this one.
 """
 
 from __future__ import annotations
@@ -114,6 +114,6 @@ def _stages(estimate: Any, before: Any, seconds: float) -> dict[str, float]:
     if before is None:
         # its 'features' are those of the whole window, most of them computed long ago
         return {'solve': seconds, **{k: v for k, v in timings.items() if k != 'features'}}
-    if 'match' in timings and 'match' not in before.timings:
+    if timings.get('match') != before.timings.get('match'):
         return {k: timings[k] for k in ('match', 'refine')}
     return {'second_look': seconds}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,10 +54,12 @@ def match_pairs(
     rolls: Rolls,
     deadline: float | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Pairs:
+) -> Iterator[Pairs]:
     """Match pairs of views, in the order given; what was matched before is not matched again.
 
     Near views should come first: what they tell of the images' roll saves trying on the others.
+    After each pair comes what has been found so far, while others go on being matched; last, and
+    at least, what was found of all.
 
     Args as of `refine`; prior: what the estimate tells; rolls: `rolls_of` it, which learns more.
     deadline: of `time.perf_counter`, seconds.
@@ -104,7 +106,9 @@ def match_pairs(
                         found.matches[i, j], found.poses[i, j] = enough
                 done += 1
                 tell()
-    return found._replace(tried=done)
+                if done < len(order):
+                    yield Pairs(dict(found.matches), dict(found.poses), done)
+    yield found._replace(tried=done)
 
 
 def rolls_of(estimate: Estimate) -> Rolls:

@@ -8,7 +8,9 @@ the views stand that share nothing. See the modules for the steps: `pairing`, `h
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -40,6 +42,7 @@ _OWN = 0.5  # of their weight: what the network's own matches count beside those
 # Beside feature matches the network is taken to be this much less sure than it tells: on things
 # that are strange to it, it is surer than right, and what it tells then outweighs true matches.
 _DOUBT = 2.0
+_WORTH_IT = 3  # pairs that are to be matched yet, where an early answer is worth its time
 
 
 @dataclass(frozen=True)
@@ -123,24 +126,65 @@ def matched_and_refined(
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[RefinedEstimate, Pairs]:
     """What `refine` returns, and what it was refined by."""
+    *_, last = refined_steps(estimate, keyframes, matchers, deadline, progress, early=False)
+    return last
+
+
+def refined_steps(
+    estimate: Estimate,
+    keyframes: Sequence[Keyframe],
+    matchers: Sequence[Matcher],
+    deadline: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    early: bool = True,
+) -> Iterator[tuple[RefinedEstimate, Pairs]]:
+    """`matched_and_refined`, and with `early` an answer before where there is one worth it.
+
+    That is when each view has matches with two others, for the first time: more pairs make it more
+    exact, and surer, and take most of the time. They are being matched meanwhile.
+    """
     _check_count(estimate, keyframes)
     if deadline is not None and not deadline > 0:
         raise ValueError(f'deadline is {deadline}, expected seconds above 0')
     begin = time.perf_counter()
     end = np.inf if deadline is None else begin + deadline
     prior, rolls, rounds = prior_of(estimate), rolls_of(estimate), Rounds(len(keyframes))
+    known = known_pairs(estimate, keyframes) if early else Pairs({}, {})
+    early = early and not _joined_to_two(known, len(keyframes))
     new, found, refining = rounds.first(estimate.R, matched_before(keyframes)), Pairs({}, {}), 0.0
     while True:
         told = progress and _from(progress, found.tried)
-        more = match_pairs(new, estimate, prior, keyframes, matchers, rolls, end, told)
-        found = found.and_also(more)
+        before = found
+        steps = match_pairs(new, estimate, prior, keyframes, matchers, rolls, end, told)
+        with closing(steps):
+            for more in steps:
+                found = before.and_also(more)
+                if not early or len(new) - more.tried < _WORTH_IT:
+                    continue
+                all_known = known.and_also(found)
+                if _joined_to_two(all_known, len(keyframes)):
+                    early = False
+                    refined = refine_by(estimate, all_known, pulse_of(progress, found.tried))
+                    refining += refined.timings['refine']
+                    yield _timed(refined, refining, begin), all_known
         refined = refine_by(estimate, found, pulse_of(progress, found.tried))
         refining += refined.timings['refine']
         new = rounds.further(refined.R, refined.sure, refined.pairs)
         if not new or time.perf_counter() > end:
             break
+    yield _timed(refined, refining, begin), found
+
+
+def _timed(refined: RefinedEstimate, refining: float, begin: float) -> RefinedEstimate:
+    """With the seconds since `begin`, `refining` of which went into that."""
     timings = {'refine': refining, 'match': time.perf_counter() - begin - refining}
-    return replace(refined, timings=refined.timings | timings), found
+    return replace(refined, timings=refined.timings | timings)
+
+
+def _joined_to_two(found: Pairs, views: int) -> bool:
+    """Whether each view has matches with two others."""
+    count = Counter(view for pair in found.matches for view in pair)
+    return all(count[view] >= 2 for view in range(views))
 
 
 def refine_known(estimate: Estimate, keyframes: Sequence[Keyframe]) -> RefinedEstimate:

@@ -22,11 +22,11 @@ from .pairing import known_pairs, match_pairs, rolls_of
 from .refine import (
     RefinedEstimate,
     keyframe,
-    matched_and_refined,
     prior_of,
     refine,
     refine_by,
     refine_known,
+    refined_steps,
 )
 from .rounds import Rounds, some
 
@@ -120,7 +120,7 @@ class RefiningEstimator:
         prepared: Sequence[RefinablePrepared],
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[RefinedEstimate]:
-        """The model's first answer, then those of `refined_looks`.
+        """The model's first answer, then those of `refined_looks`, early ones among them.
 
         Nothing is matched for the first, but it is refined by what is known from the solutions of
         other windows, or from this one's when it was abandoned.
@@ -128,7 +128,9 @@ class RefiningEstimator:
         keyframes = _keyframes(prepared)
         look = self.estimator.look(prepared, progress)
         yield refine_known(look.estimate, keyframes)
-        yield from refined_looks(self.estimator, look, keyframes, self.matchers, progress=progress)
+        yield from refined_looks(
+            self.estimator, look, keyframes, self.matchers, progress=progress, early=True
+        )
 
     def refine(
         self,
@@ -170,7 +172,7 @@ def refined(
     if free.any() and len(keyframes) == len(views) == len(free):
         few = some(estimate.R)
         part = estimate.of_views(few)
-        found = match_pairs(
+        *_, found = match_pairs(
             Rounds(len(few)).first(part.R),
             part,
             prior_of(part),
@@ -210,15 +212,19 @@ def refined_looks(
     matchers: Sequence[Matcher],
     deadline: float | None = None,
     progress: Callable[[int, int], None] | None = None,
+    early: bool = False,
 ) -> Iterator[RefinedEstimate]:
     """What the model told, refined, and where that leaves views unsure, a better answer.
+
+    With `early` there may be one before; see `refined_steps`.
 
     The network is shown the refined cameras then: next to views that stand where they belong it
     sees better where the others are. Its answer is refined by the same matches. Nothing is
     computed for it before it is asked for. Args as of `refined`.
     """
-    first, found = matched_and_refined(look.estimate, keyframes, matchers, deadline, progress)
-    yield first
+    for step in refined_steps(look.estimate, keyframes, matchers, deadline, progress, early):
+        yield step[0]
+    first, found = step
     if first.sure.all() or not (len(first.pairs) or look.disagrees):
         return
     pulse = pulse_of(progress, found.tried)
