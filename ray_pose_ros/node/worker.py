@@ -1,5 +1,5 @@
 """
-The one thread that owns the model: prepares keyframes, solves windows. No ROS import.
+The one thread that owns the model, and its queues; what it does is in `pipeline`. No ROS import.
 
 Newest wins: candidates wait in a queue no longer than the window, the oldest gives way, and the
 window is solved once for all that came meanwhile. So every keyframe that can still matter is used
@@ -14,34 +14,18 @@ returns, if it ever does, its model stays in memory.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import closing
 from typing import Any
 
-from ray_pose_ros.estimation.keyframe_map import KeyframeMap
-from ray_pose_ros.estimation.keyframes import KeyframeBuffer
 from ray_pose_ros.node.economy import Economy, give_back
-from ray_pose_ros.node.lenses import Lenses, learned
-from ray_pose_ros.node.solving import Answer, answers
-from ray_pose_ros.node.work import (
-    Abandoned,
-    Candidate,
-    Clouded,
-    Failed,
-    Kept,
-    Refocused,
-    Refused,
-    Result,
-    Solved,
-    WorkerLost,
-)
+from ray_pose_ros.node.lenses import Lenses
+from ray_pose_ros.node.pipeline import Pipeline, Turn
+from ray_pose_ros.node.work import Abandoned, Candidate, Result, WorkerLost
 
-CLOUD_S = 3.0  # between two clouds of points, where newer keyframes wait
 _GRACE_S = 0.5  # for a thread that was given up and may be ending just now
 Task = Callable[[Callable[[], bool]], None]  # is given a way to ask whether it still counts
 
@@ -58,12 +42,8 @@ class Worker:
         self._epoch = self._generation = self._released = 0
         self._stopping = False
         self._economy: Economy | None = None
-        self._buffer = KeyframeBuffer(2)
-        self._window_size, self._min_views = 2, 2
-        self._map: KeyframeMap | None = None
-        self._patience = 0.0
-        self._lenses = Lenses()
-        self._points, self._clouded = False, -math.inf
+        self._pipeline = Pipeline(self._wake)
+        self._window_size, self._patience = 2, 0.0
         self._lost: list[threading.Thread] = []
         self._moved = 0.0
         self.busy_since: float | None = None
@@ -107,7 +87,7 @@ class Worker:
     @property
     def lenses(self) -> Lenses:
         """What is known of the focal length of cameras that nobody has calibrated."""
-        return self._lenses
+        return self._pipeline.lenses
 
     @property
     def waiting(self) -> int:
@@ -133,11 +113,8 @@ class Worker:
 
         def task(counts: Callable[[], bool]) -> None:
             with self._wake:
-                self._buffer.resize(window_size)
-                self._window_size, self._min_views = window_size, min_views
-                self._patience, self._points = patience, points
-                if map_size != (0 if self._map is None else self._map.size):
-                    self._map = KeyframeMap(map_size) if map_size else None
+                self._window_size, self._patience = window_size, patience
+                self._pipeline.configure(window_size, min_views, map_size, points)
                 self.loading = self._economy is None
             if not self.loading:
                 return
@@ -184,11 +161,8 @@ class Worker:
         forgotten, too; a result under way is void."""
         with self._wake:
             self._epoch += 1
-            if lenses:
-                self._lenses = Lenses()
             self._pending.clear()
-            self._buffer.clear()
-            self._clear_map()
+            self._pipeline.forget(lenses)
 
     def drop_pending(self) -> int:
         """Forget the candidates only; returns how many there were."""
@@ -207,7 +181,7 @@ class Worker:
                 futures.append(self._running)
             self._tasks.clear()
             self._economy, self._running, self.busy_since = None, None, None
-            self._clear_map()  # the thread that is left alone may be at it
+            self._pipeline.forget_map()  # the thread that is left alone may be at it
             self.loading = False
         for future in futures:
             if not future.done():
@@ -223,10 +197,6 @@ class Worker:
         for thread in self._lost:  # one that is just coming back
             thread.join(_GRACE_S)
         return not self._thread.is_alive() and not self.lost
-
-    def _clear_map(self) -> None:
-        if self._map is not None:
-            self._map = KeyframeMap(self._map.size)
 
     # -- on the worker's thread -----------------------------------------------------------------
 
@@ -248,13 +218,13 @@ class Worker:
                 batch = [] if task else list(self._pending)
                 if not task:
                     self._pending.clear()
-                turn = generation, self._epoch, self._released
+                key = generation, self._epoch, self._released
                 economy, future = self._economy, self._running
                 self.busy_since = self._moved = time.monotonic()
             if task:
                 self._do(task, future, generation)
             else:
-                self._advance(economy, batch, turn)
+                self._pipeline.advance(economy, batch, self._turn(key))
             del economy  # what is released meanwhile must not be held on to here
             with self._wake:
                 if self._generation == generation:
@@ -279,10 +249,23 @@ class Worker:
             else:
                 future.set_exception(error)
 
-    def _void(self, turn: tuple) -> bool:
-        return self._stopping or turn != (self._generation, self._epoch, self._released)
+    def _turn(self, key: tuple) -> Turn:
+        return Turn(
+            epoch=key[1],
+            void=lambda: self._void(key),
+            check=lambda since: self._check(key, since),
+            moved=self._move,
+            newer=lambda: bool(self._pending),
+            deliver=lambda result: self._hand_over(result, key),
+        )
 
-    def _check(self, turn: tuple, since: float | None = None) -> None:
+    def _move(self) -> None:
+        self._moved = time.monotonic()
+
+    def _void(self, key: tuple) -> bool:
+        return self._stopping or key != (self._generation, self._epoch, self._released)
+
+    def _check(self, key: tuple, since: float | None = None) -> None:
         """
         Between two steps of an estimate: leave when nobody waits for the answer any more.
 
@@ -292,151 +275,11 @@ class Worker:
         now = time.monotonic()
         better = since is not None
         late = better and now - since >= self._patience
-        if self._void(turn) or (better and self._tasks) or (late and self._pending):
+        if self._void(key) or (better and self._tasks) or (late and self._pending):
             raise Abandoned
         self._moved = now
 
-    def _advance(self, economy: Economy, batch: list[Candidate], turn: tuple) -> None:
-        """Prepare the new keyframes, each once, then solve the window, once."""
-        epoch = turn[1]
-        newest, seconds = None, {}
-        for candidate in batch:
-            if self._void(turn):
-                return
-            self._moved = start = time.monotonic()
-            try:
-                view = self._lenses.on(candidate.make_view())
-                decoded = time.monotonic()
-                prepared = economy.prepare(view)
-            except Exception as error:  # any input may be bad; say so, go on
-                self._hand_over(Refused(epoch, candidate, _words(error)), turn)
-                continue
-            done = time.monotonic()
-            seconds = {
-                'queue': start - candidate.received,
-                'decode': decoded - start,
-                'features': done - decoded,
-            }
-            with self._wake:
-                if self._void(turn):
-                    return
-                keyframe = self._buffer.add(
-                    candidate.camera, candidate.stamp_ns, candidate.frame_id, prepared, view
-                )
-            newest = candidate
-            self._hand_over(Kept(epoch, keyframe, seconds), turn)
-        with self._wake:
-            window, map_ = self._buffer.window(), self._map
-        if newest is None or len(window) < self._min_views or self._void(turn):
-            return
-        answer = self._solve(economy, window, map_, newest.received, seconds, turn)
-        if answer is None or not self._refocus(economy, answer, turn):
-            return
-        with self._wake:
-            window, map_ = self._buffer.window(), self._map
-        if not self._void(turn):
-            self._solve(economy, window, map_, newest.received, {}, turn, again=True)
-
-    def _solve(
-        self, economy: Economy, window, map_, received, seconds, turn: tuple, again: bool = False
-    ) -> Answer | None:
-        """
-        Solve a window; its newest image was `received` then, and `seconds` since are told.
-
-        `again`: it was solved before, so its first answer, which is not the best one, is kept
-        back. Returns the last answer that counts, None where there is none.
-        """
-        self._moved = time.monotonic()
-        since = None  # when the first answer was there
-        last = None
-        try:
-            with closing(
-                answers(economy, window, map_, lambda *_: self._check(turn, since))
-            ) as found:
-                for answer in found:
-                    if self._void(turn):
-                        return None
-                    better = since is not None
-                    told = answer.seconds if better else {**seconds, **answer.seconds}
-                    what = answer.keyframes, answer.estimate, told, received, economy.words
-                    own = answer.window_sigma
-                    if better or not again:
-                        more = better or again, answer.mapped, own
-                        self._hand_over(Solved(turn[1], *what, *more), turn)
-                    since, last = since or time.monotonic(), answer
-                    self._check(turn, since)
-        except Abandoned:
-            pass
-        except Exception as error:  # the node must outlive a failed inference
-            self._hand_over(Failed(turn[1], _words(error), again or since is not None), turn)
-        if last is None or self._void(turn):
-            return None
-        self._cloud(last, turn)
-        return last
-
-    def _cloud(self, answer: Answer, turn: tuple) -> None:
-        """Deliver the points that an answer's matches show, not too often."""
-        of = answer.mapped or answer
-        begin = time.monotonic()
-        soon = bool(self._pending) and begin - self._clouded < CLOUD_S
-        if soon or not self._points or not getattr(of.estimate, 'ray_matches', None):
-            return
-        from ray_pose_ros.estimation.cloud import cloud_of_keyframes
-
-        try:
-            cloud = cloud_of_keyframes(of.keyframes, of.estimate)
-        except Exception as error:
-            self._hand_over(Failed(turn[1], _words(error), again=True), turn)
-            return
-        self._moved = self._clouded = time.monotonic()
-        newest = max(k.stamp_ns for k in answer.keyframes)
-        seconds = {'points': self._clouded - begin}
-        self._hand_over(Clouded(turn[1], cloud.xyz, cloud.rgb, newest, seconds), turn)
-
-    def _refocus(self, economy: Economy, answer: Answer, turn: tuple) -> bool:
-        """
-        Have matches tell the focal length of cameras that nobody has calibrated.
-
-        Where it is another one than was thought, the window's keyframes are prepared with it, the
-        map is told, and True is returned. Until it is known, newer keyframes wait for this.
-        """
-        keyframes, lenses = answer.keyframes, self._lenses
-        if answer.model is None or not lenses.wants(keyframes):
-            return False
-        # so that it is left for any other work, where it can wait
-        since = None if lenses.urgent(keyframes) else -math.inf
-        try:
-            self._check(turn, since)
-            window = self._buffer.window()
-            lenses, others = learned(
-                lenses, economy, keyframes, answer.model, window, lambda: self._check(turn, since)
-            )
-        except Abandoned:
-            return False
-        except Exception as error:
-            self._hand_over(Failed(turn[1], _words(error), again=True), turn)
-            return False
-        with self._wake:
-            if self._void(turn):
-                return False
-            longer = lenses.factor / self._lenses.factor
-            self._lenses = lenses
-            if others:
-                self._buffer.exchange(others)
-                if self._map is not None:
-                    self._map.refocus(others, longer)
-        if others:
-            self._hand_over(Refocused(turn[1], str(lenses)), turn)
-        return bool(others)
-
-    def _hand_over(self, result: Result, turn: tuple) -> None:
+    def _hand_over(self, result: Result, key: tuple) -> None:
         """Deliver what a thread found out that has not been given up since."""
-        if turn[0] == self._generation:
+        if key[0] == self._generation:
             self._deliver(result)
-
-
-def _words(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    kind = type(error).__name__
-    first = text[0] if text else ''
-    return first if first and isinstance(error, ValueError) else f'{kind}: {first}'
