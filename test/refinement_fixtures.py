@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.estimation.estimate import Estimate
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.crops import Crop
 from ray_pose_ros.geometry.so3 import rotation_from_vector

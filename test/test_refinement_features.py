@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.estimation.estimate import Estimate
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.so3 import angle_between, rotation_from_vector

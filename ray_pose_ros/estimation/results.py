@@ -10,7 +10,7 @@ import torch
 
 from ray_pose_ros.estimation import colmap_files, export, picture
 from ray_pose_ros.estimation.cloud import Cloud, cloud_of, write_ply
-from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.estimation.estimate import Estimate
 from ray_pose_ros.estimation.posed_cameras import NotRepresentable, PosedCameras, as_stored
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.rays import camera_centres

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.estimation.estimate import Estimate
 from ray_pose_ros.geometry.gauge import axes_intersection
 
 from .methods import Answer, ModelMethod, answer_of, read_options

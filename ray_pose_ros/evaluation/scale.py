@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ray_pose_ros.estimation.estimator import Estimate, Estimator
+from ray_pose_ros.estimation.estimate import Estimate
+from ray_pose_ros.estimation.estimator import Estimator
 from ray_pose_ros.estimation.metric import MOST_SIGMA, NoScale, fit_metric
 from ray_pose_ros.geometry.gauge import axes_intersection
 from ray_pose_ros.geometry.similarity import align_similarity, relative_rotation_errors

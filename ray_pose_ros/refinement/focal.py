@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.estimation.estimate import Estimate
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.so3 import camera_centres
 from ray_pose_ros.multiview.adjust import adjust

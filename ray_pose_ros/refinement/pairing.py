@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.estimation.estimate import Estimate
 from ray_pose_ros.matching import Matcher
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.multiview.two_view import RayMatches

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
-from ray_pose_ros.estimation.estimator import Estimate
+from ray_pose_ros.estimation.estimate import Estimate
 from ray_pose_ros.estimation.progress import Progress, pulse_of
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.matching import Matcher, MatcherUnavailable, create_matcher

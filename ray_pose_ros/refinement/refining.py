@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ray_pose_ros.estimation.estimator import Estimate, Estimator, Look
+from ray_pose_ros.estimation.estimate import Estimate
+from ray_pose_ros.estimation.estimator import Estimator, Look
 from ray_pose_ros.estimation.packed_view import PackedView
 from ray_pose_ros.estimation.preparation import Prepared
 from ray_pose_ros.estimation.progress import pulse_of
