@@ -12,7 +12,7 @@ from ray_pose_ros.estimation.keyframes import Keyframe
 from ray_pose_ros.estimation.preparation import ASSUMED_FOCAL, assumed_camera
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.node.lenses import SETTLED, Lenses
-from ray_pose_ros.node.worker import Failed, Kept, Refocused, Solved
+from ray_pose_ros.node.work import Failed, Kept, Refocused, Solved
 from ray_pose_ros.refinement.focal import HARDLY, Focal
 
 __all__ = ['results', 'worker']  # fixtures

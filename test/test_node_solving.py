@@ -9,7 +9,7 @@ import pytest
 from node_harness import FakeEstimate, FakeEstimator
 from test_node_worker import candidate, loaded, results, worker
 
-from ray_pose_ros.node.worker import Failed, Kept, Solved
+from ray_pose_ros.node.work import Failed, Kept, Solved
 
 __all__ = ['results', 'worker']  # fixtures
 WINDOW = 3

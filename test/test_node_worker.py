@@ -9,7 +9,8 @@ import pytest
 from node_harness import FakeEstimator
 
 from ray_pose_ros.estimation.views import View
-from ray_pose_ros.node.worker import Candidate, Failed, Kept, Refused, Solved, Worker
+from ray_pose_ros.node.work import Candidate, Failed, Kept, Refused, Solved
+from ray_pose_ros.node.worker import Worker
 
 
 class Results(list):
