@@ -144,9 +144,8 @@ def test_a_wrong_guess_of_the_model_is_made_good_by_rounds(monkeypatch):
     monkeypatch.setattr(refining, 'match_pairs', match)
     told = []
     frames = [refining.Keyframe(np.zeros((8, 8, 3), np.uint8)) for _ in range(24)]
-    found, pairs = refining.matched_and_refined(
-        estimate, frames, [], progress=lambda *x: told.append(x)
-    )
+    steps = refining.refined_steps(estimate, frames, [], progress=lambda *x: told.append(x))
+    ((found, pairs),) = steps
     assert 1 < len(asked) <= 5 and pairs.tried == sum(asked) < len(EVERY)
     assert found.sure.all()
     off = angle_between(found.R, R @ R[0].T)

@@ -115,19 +115,8 @@ def refine(
     Without trustworthy matches the estimate comes back as it was. Raises ValueError for another
     number of keyframes than views, or a deadline that is not positive.
     """
-    return matched_and_refined(estimate, keyframes, matchers, deadline, progress)[0]
-
-
-def matched_and_refined(
-    estimate: Estimate,
-    keyframes: Sequence[Keyframe],
-    matchers: Sequence[Matcher],
-    deadline: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[RefinedEstimate, Pairs]:
-    """What `refine` returns, and what it was refined by."""
-    *_, last = refined_steps(estimate, keyframes, matchers, deadline, progress, early=False)
-    return last
+    *_, (refined, _) = refined_steps(estimate, keyframes, matchers, deadline, progress)
+    return refined
 
 
 def refined_steps(
@@ -136,9 +125,9 @@ def refined_steps(
     matchers: Sequence[Matcher],
     deadline: float | None = None,
     progress: Callable[[int, int], None] | None = None,
-    early: bool = True,
+    early: bool = False,
 ) -> Iterator[tuple[RefinedEstimate, Pairs]]:
-    """`matched_and_refined`, and with `early` an answer before where there is one worth it.
+    """What `refine` returns, and what it was refined by; with `early` maybe an answer before.
 
     That is when each view has matches with two others, for the first time: more pairs make it more
     exact, and surer, and take most of the time. They are being matched meanwhile.
