@@ -67,12 +67,16 @@ class OnGpu(torch.Tensor):
         raise AssertionError(f'{func} outside of pretend_gpu')
 
 
-class _Operators(TorchDispatchMode):
-    """Runs what torch asks of a GPU on the CPU, if a GPU would do it."""
+class _Counting:
+    """What both modes tell."""
 
     def __init__(self, counts: Counter):
         super().__init__()
         self.counts = counts
+
+
+class _Operators(_Counting, TorchDispatchMode):
+    """Runs what torch asks of a GPU on the CPU, if a GPU would do it."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -87,6 +91,7 @@ class _Operators(TorchDispatchMode):
         device = kwargs.get('device')
         on_gpu = bool(ours) if device is None else torch.device(device).type == 'cuda'
         self.counts['operators'] += on_gpu
+        self.counts['to the GPU'] += on_gpu and func in _ACROSS and len(ours) < len(tensors)
         if on_gpu and func is _aten._fused_sdp_choice.default:
             return 0  # plain arithmetic: the CPU has no kernel by the GPU's name
         if func in _SOFTMAX and args[2]:  # in single precision of half: no such kernel either
@@ -113,12 +118,8 @@ class _Operators(TorchDispatchMode):
                 raise RuntimeError(f'{func}: tensors on different devices: {seen}')
 
 
-class _Functions(TorchFunctionMode):
+class _Functions(_Counting, TorchFunctionMode):
     """What never becomes an operator, or asks for CUDA before it does."""
-
-    def __init__(self, counts: Counter):
-        super().__init__()
-        self.counts = counts
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -182,7 +183,7 @@ def _let_cuda_pass() -> None:
 @contextmanager
 def pretend_gpu():
     """Have torch say that there is a GPU. Gives counts, 'operators' on it and times that something
-    was brought 'to the CPU', which waits for it; they stay empty with a real GPU."""
+    was brought 'to the CPU' or 'to the GPU', which waits for it; empty with a real GPU."""
     counts = Counter()
     if torch.cuda.is_available():
         yield counts

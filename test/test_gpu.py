@@ -14,6 +14,7 @@ from test_training_batches import sphere_scenes
 from test_training_trainer import SMALL
 
 from ray_pose_ros.estimation.estimator import Estimator, usable_device
+from ray_pose_ros.estimation.preparation import turned_clockwise
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.similarity import relative_rotation_errors
 from ray_pose_ros.matching import create_matcher
@@ -107,13 +108,13 @@ def test_half_precision_tells_nearly_the_same(gpu, views, on_cpu, precision):
 
 def test_views_that_lie_on_their_side_are_turned_on_the_gpu(gpu, views):
     turned = [replace(view, image=np.rot90(view.image).copy(), camera=None) for view in views]
-    prepared = [Estimator(device='cuda').prepare(view) for view in turned]
-    estimator = Estimator(device='cuda', samples=0)
-    estimator._uprighted(prepared)
-    for view in prepared:
-        for turns, other in view.others.items():
-            assert other.turned == turns and other.features.device.type == 'cuda'
-    assert len(estimator.solve(prepared).R) == 4
+    there, here = (Estimator(device=device, samples=0) for device in ('cuda', 'cpu'))
+    prepared = [there.prepare(view) for view in turned]
+    upright = turned_clockwise(there.model, prepared[0], 1)
+    assert upright.turned == 1 and upright.features.device.type == 'cuda'
+    expected = turned_clockwise(here.model, here.prepare(turned[0]), 1)
+    np.testing.assert_allclose(upright.features.cpu(), expected.features, atol=1e-3)
+    assert there.solve(prepared).turned == here.estimate(turned).turned
 
 
 @pytest.mark.parametrize(
@@ -149,8 +150,9 @@ def test_a_solution_rarely_waits_for_the_gpu(gpu, views):
     prepared = [estimator.prepare(view) for view in views]
     gpu.clear()
     estimator.look(prepared)
-    if gpu:  # one reading takes the time of dozens of operators
+    if gpu:  # one reading takes the time of dozens of operators, and so does one writing
         assert gpu['operators'] > 500 and gpu['to the CPU'] < 30
+        assert gpu['to the GPU'] < 60
 
 
 def test_a_model_that_does_not_fit_works_on_the_cpu_and_comes_back(gpu, views):

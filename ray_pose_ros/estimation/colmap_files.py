@@ -15,7 +15,6 @@ from ray_pose_ros.estimation.cloud import Cloud
 from ray_pose_ros.estimation.posed_cameras import (
     PosedCameras,
     camera_of_model,
-    distortion_names,
     intrinsic_matrix,
     model_names,
     model_of,
@@ -23,15 +22,27 @@ from ray_pose_ros.estimation.posed_cameras import (
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.rotations import matrix_from_quaternion, quaternion_from_matrix
 
-# The numbers of models in binary files.
-_NUMBERS = {'PINHOLE': 1, 'OPENCV': 4, 'OPENCV_FISHEYE': 5, 'FULL_OPENCV': 6}
-# COLMAP's models with one focal length: the general one, and how many parameters there are in all.
+# COLMAP's camera models in the order of their numbers, and how many parameters each has.
+PARAMETERS = {
+    'SIMPLE_PINHOLE': 3,
+    'PINHOLE': 4,
+    'SIMPLE_RADIAL': 4,
+    'RADIAL': 5,
+    'OPENCV': 8,
+    'OPENCV_FISHEYE': 8,
+    'FULL_OPENCV': 12,
+    'FOV': 5,
+    'SIMPLE_RADIAL_FISHEYE': 4,
+    'RADIAL_FISHEYE': 5,
+    'THIN_PRISM_FISHEYE': 12,
+}
+# Those with one focal length for both axes: the general ones.
 _SIMPLER = {
-    'SIMPLE_PINHOLE': ('PINHOLE', 3),
-    'SIMPLE_RADIAL': ('OPENCV', 4),
-    'RADIAL': ('OPENCV', 5),
-    'SIMPLE_RADIAL_FISHEYE': ('OPENCV_FISHEYE', 4),
-    'RADIAL_FISHEYE': ('OPENCV_FISHEYE', 5),
+    'SIMPLE_PINHOLE': 'PINHOLE',
+    'SIMPLE_RADIAL': 'OPENCV',
+    'RADIAL': 'OPENCV',
+    'SIMPLE_RADIAL_FISHEYE': 'OPENCV_FISHEYE',
+    'RADIAL_FISHEYE': 'OPENCV_FISHEYE',
 }
 
 
@@ -100,7 +111,7 @@ class _Model:
         cloud = self.cloud
         cameras = [struct.pack('<Q', len(self.lenses))]
         for n, (model, width, height, numbers) in enumerate(self.lenses.values(), 1):
-            head = n, _NUMBERS[model], width, height
+            head = n, [*PARAMETERS].index(model), width, height
             cameras.append(struct.pack(f'<IiQQ{len(numbers)}d', *head, *numbers))
         images = [struct.pack('<Q', len(self.posed.names))]
         for i, name in enumerate(self.posed.names):
@@ -161,18 +172,16 @@ def colmap_camera(model: str, params: Sequence[float], width: int, height: int) 
     Raises:
         ValueError: a model that this project does not have, or another number of parameters.
     """
-    general, count = _SIMPLER.get(model, (model, None))
+    general = _SIMPLER.get(model, model)
     if general not in model_names():
         known = sorted({*model_names(), *_SIMPLER})
         raise ValueError(f'unknown camera model {model}, expected one of {", ".join(known)}')
-    size = 4 + len(distortion_names(general))
-    expected = count or size
-    if len(params) != expected:
-        raise ValueError(f'{model} has {len(params)} parameters, expected {expected}')
+    if len(params) != PARAMETERS[model]:
+        raise ValueError(f'{model} has {len(params)} parameters, expected {PARAMETERS[model]}')
     numbers = list(params)
-    if count:  # one focal length for both axes, and only the first distortion parameters
+    if general != model:  # and only the first distortion parameters
         numbers = [numbers[0], *numbers]
-        numbers += [0.0] * (size - len(numbers))
+        numbers += [0.0] * (PARAMETERS[general] - len(numbers))
     return camera_of_model(numbers, width, height, general)
 
 

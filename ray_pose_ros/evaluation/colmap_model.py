@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ray_pose_ros.estimation.colmap_files import colmap_camera, read_colmap
+from ray_pose_ros.estimation.colmap_files import PARAMETERS, colmap_camera, read_colmap
 from ray_pose_ros.estimation.images import read_image
 from ray_pose_ros.estimation.posed_cameras import PosedCameras
 from ray_pose_ros.estimation.views import View
@@ -18,20 +18,6 @@ from ray_pose_ros.geometry.rotations import matrix_from_quaternion
 
 from .sequences import LazyViews, Sequence
 
-# COLMAP's numbers for its camera models, and how many parameters each has.
-_MODELS = (
-    ('SIMPLE_PINHOLE', 3),
-    ('PINHOLE', 4),
-    ('SIMPLE_RADIAL', 4),
-    ('RADIAL', 5),
-    ('OPENCV', 8),
-    ('OPENCV_FISHEYE', 8),
-    ('FULL_OPENCV', 12),
-    ('FOV', 5),
-    ('SIMPLE_RADIAL_FISHEYE', 4),
-    ('RADIAL_FISHEYE', 5),
-    ('THIN_PRISM_FISHEYE', 12),
-)
 _POINT = 24  # bytes of an image's point: x, y, number
 
 
@@ -56,9 +42,9 @@ def read_model(folder: Path) -> PosedCameras:
     reader = _Reader(folder / 'cameras.bin')
     for _ in range(reader.take('Q')[0]):
         number, kind, width, height = reader.take('iiQQ')
-        if not 0 <= kind < len(_MODELS):
+        if not 0 <= kind < len(PARAMETERS):
             raise ValueError(f'{reader.path}: camera {number} has the unknown model {kind}')
-        name, count = _MODELS[kind]
+        name, count = [*PARAMETERS.items()][kind]
         try:
             cameras[number] = colmap_camera(name, reader.take(f'{count}d'), width, height)
         except ValueError as error:

@@ -9,13 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_ROUNDS = 4
 _SCALES = (0.3, 0.2, 0.15, 0.1)  # residuals beyond lose their say, in units of the gauge
-# Indices, since a GPU takes as long for each number alone as for all of them: of C, whose entries'
-# differences are its twist; of the products q_i q_j, two of which make each entry of R.
-_TWIST = (5, 6, 1), (7, 2, 3)
-_PRODUCTS = (10, 6, 7, 6, 5, 11, 7, 11, 5), (15, 3, 2, 3, 15, 1, 2, 1, 10)
-_SIGNS = (1, -1, 1, 1, 1, -1, -1, 1, 1)
 
 
 class Alignment(NamedTuple):
@@ -59,24 +53,29 @@ def rotation_of(covariance: Tensor) -> Tensor:
     """
     c = covariance / torch.linalg.matrix_norm(covariance)[..., None, None].clamp(min=1e-12)
     trace = c.diagonal(dim1=-1, dim2=-2).sum(-1)
-    flat, device = c.flatten(-2), c.device
-    twist = flat[..., torch.tensor(_TWIST[0], device=device)]
-    twist = twist - flat[..., torch.tensor(_TWIST[1], device=device)]
-    eye = torch.eye(4, dtype=c.dtype, device=device)
-    corner = c + c.transpose(-1, -2) - trace[..., None, None] * eye[:3, :3]
+    twist = torch.stack(
+        [
+            c[..., 1, 2] - c[..., 2, 1],
+            c[..., 2, 0] - c[..., 0, 2],
+            c[..., 0, 1] - c[..., 1, 0],
+        ],
+        dim=-1,
+    )
+    eye = torch.eye(3, dtype=c.dtype, device=c.device)
+    corner = c + c.transpose(-1, -2) - trace[..., None, None] * eye
     top = torch.cat([trace[..., None], twist], dim=-1)[..., None, :]
     matrix = torch.cat([top, torch.cat([twist[..., None], corner], dim=-1)], dim=-2)
     # all eigenvalues lie within -2 and 2: shifted, the largest is the one of largest size
-    matrix = (matrix + 2 * eye).flatten(0, -3)
+    matrix = matrix + 2 * torch.eye(4, dtype=c.dtype, device=c.device)
     for _ in range(9):
-        matrix = torch.bmm(matrix, matrix)
-        matrix = matrix / matrix.diagonal(dim1=-1, dim2=-2).sum(-1)[:, None, None]
+        matrix = matrix @ matrix
+        matrix = matrix / matrix.diagonal(dim1=-1, dim2=-2).sum(-1)[..., None, None]
     best = matrix.diagonal(dim1=-1, dim2=-2).argmax(dim=-1)
-    column = matrix.gather(-1, best[:, None, None].expand(-1, 4, 1)).squeeze(-1)
-    q = column / torch.linalg.vector_norm(column, dim=-1, keepdim=True)  # w, x, y, z
-    products = (q[:, :, None] * q[:, None, :]).flatten(1)
-    one, other = (products[:, torch.tensor(x, device=device)] for x in _PRODUCTS)
-    signs = torch.tensor(_SIGNS, dtype=c.dtype, device=device)
-    factors = 2 - 4 * eye[:3, :3].flatten()
-    R = eye[:3, :3].flatten() + factors * (one + signs * other)
-    return R.unflatten(1, (3, 3)).unflatten(0, covariance.shape[:-2])
+    column = matrix.gather(-1, best[..., None, None].expand(*best.shape, 4, 1)).squeeze(-1)
+    w, x, y, z = (column / torch.linalg.vector_norm(column, dim=-1, keepdim=True)).unbind(-1)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)

@@ -32,8 +32,7 @@ class Adjusted(NamedTuple):
 
 
 def adjust(R: np.ndarray, t: np.ndarray, problem: Problem, rounds: int = 25) -> Adjusted:
-    """Levenberg-Marquardt from R (N, 3, 3), t (N, 3) on; by `compiled` code where that is to be
-    had. Raises LinAlgError where the equations are singular."""
+    """Levenberg-Marquardt from R (N, 3, 3), t (N, 3) on; `compiled` where that is to be had."""
     compiled = compiled_code()
     start = np.array(R, order='C'), np.array(camera_centres(R, t), order='C')
     if compiled is None:

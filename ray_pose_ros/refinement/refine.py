@@ -148,10 +148,8 @@ def refined_steps(
         with closing(steps):
             for more in steps:
                 found = before.and_also(more)
-                if not early or len(new) - more.tried < _WORTH_IT:
-                    continue
-                all_known = known.and_also(found)
-                if _joined_to_two(all_known, len(keyframes)):
+                all_known, left = known.and_also(found), len(new) - more.tried
+                if early and left >= _WORTH_IT and _joined_to_two(all_known, len(keyframes)):
                     early = False
                     refined = refine_by(estimate, all_known, pulse_of(progress, found.tried))
                     refining += refined.timings['refine']
