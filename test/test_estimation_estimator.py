@@ -21,6 +21,7 @@ from estimation_fakes import (
 from model_golden import network
 
 from ray_pose_ros.estimation.estimator import Estimator, usable_device
+from ray_pose_ros.estimation.preparation import in_wider_crop, prepare, turned_clockwise
 from ray_pose_ros.estimation.solution import EstimationError, rays_of_cameras, recover
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
@@ -506,6 +507,93 @@ def test_the_network_sees_better_next_to_cameras_that_are_right():
         assert again.estimate.timings['denoise'] > first.estimate.timings['denoise']
     before, after = (torch.stack(x).mean().item() for x in (before, after))
     assert after < 0.9 * before, (before, after)
+
+
+@pytest.fixture
+def photographs():
+    """Views of a landscape format without boxes, a rendered scene in the middle of noise."""
+    from ray_pose_ros.evaluation.sources import RENDERED, Source
+
+    rng = np.random.default_rng(0)
+    views = []
+    for view in Source('rendered', RENDERED, RENDERED, seed=3).load().views[:3]:
+        image = rng.integers(0, 256, (224, 320, 3), dtype=np.uint8)
+        image[:, 48:-48] = view.image
+        K = view.camera.matrix.clone()
+        K[0, 2] += 48
+        views.append(View(image, CameraModel(K, 320, 224)))
+    return views
+
+
+def test_the_second_look_is_at_a_wider_crop(looks, photographs, monkeypatch):
+    estimator, _, _ = looks
+    prepared = [estimator.prepare(view) for view in photographs]
+    windows = []
+    inner = estimator._look
+    monkeypatch.setattr(estimator, '_look', lambda w, *a: windows.append(w) or inner(w, *a))
+    first = estimator.look(prepared)
+    second = estimator.look_again(first)
+    for was, now in zip(*(w.prepared for w in windows), strict=True):
+        assert now.crop.side == pytest.approx(1.3 * was.crop.side, abs=1)
+        assert now.crop.centre == pytest.approx(was.crop.centre, abs=1)
+        assert (now.camera, now.turned) == (was.camera, was.turned)
+    # what is told of crops and rays is of the first, and both looks' matches count
+    assert second.estimate.crops == first.estimate.crops
+    np.testing.assert_array_equal(second.estimate.rays, first.estimate.rays)
+    assert second.estimate.timings['features'] > first.estimate.timings['features']
+    for pair, matches in first.answer.matches.items():
+        found = second.estimate.ray_matches[pair]
+        assert len(found) == len(matches) + len(second.answer.matches[pair])
+        np.testing.assert_array_equal(found.a[: len(matches)], matches.a)
+
+
+def test_a_second_look_at_the_same_crop_is_the_better_one(looks, monkeypatch):
+    estimator, prepared, _ = looks
+    windows = []
+    inner = estimator._look
+    monkeypatch.setattr(estimator, '_look', lambda w, *a: windows.append(w) or inner(w, *a))
+    first = estimator.look(prepared)
+    second = estimator.look_again(first)
+    assert windows[0] is windows[1]
+    for pair, matches in second.estimate.ray_matches.items():
+        np.testing.assert_array_equal(matches.a, second.answer.matches[pair].a)
+
+
+@pytest.mark.parametrize('turns', [0, 1, 2, 3])
+def test_the_wider_crop_is_seen_as_if_it_were_the_only_one(looks, photographs, turns):
+    model, photograph = looks[0].model, photographs[0]
+    view = prepare(model, photograph)
+    crop = view.wider[0]
+    corners = crop.x0, crop.y0, crop.x0 + crop.side, crop.y0 + crop.side
+    alone = prepare(model, dataclasses.replace(photograph, box=corners), 1.0)
+    expected = turned_clockwise(model, alone, turns)
+    found = in_wider_crop(model, turned_clockwise(model, view, turns))
+    assert (found.crop, found.turned) == (crop, turns)
+    for name in ('pixels', 'directions', 'weights', 'turn', 'geometry'):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    likeness = torch.cosine_similarity(*(x.features.flatten() for x in (found, expected)), dim=0)
+    assert likeness > 0.99  # its image was kept as bytes
+    assert in_wider_crop(model, turned_clockwise(model, view, turns)) is found
+
+
+@pytest.mark.parametrize(
+    ('size', 'box', 'side'),
+    [
+        ((320, 224), None, 291),
+        ((240, 320), None, 312),
+        ((250, 224), None, 250),
+        ((224, 224), None, None),
+        ((230, 224), None, None),
+        ((320, 224), (80, 60, 200, 180), None),
+    ],
+)
+def test_the_wider_crop_shows_as_much_as_there_is(looks, size, box, side):
+    width, height = size
+    image = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    view = prepare(looks[0].model, View(image, CameraModel.from_fov(width, height, 1.0), box))
+    assert (view.wider and view.wider[0].side) == side
+    if side is None:
+        assert in_wider_crop(looks[0].model, view) is view
 
 
 def test_nothing_is_shown_to_a_network_that_does_not_match(looks, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from refinement_fixtures import PIXEL, noisy_prior, relative_errors, ring, see
 
 from ray_pose_ros.estimation import settling
-from ray_pose_ros.estimation.settling import ray_matches, settle
+from ray_pose_ros.estimation.settling import put_together, ray_matches, settle
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.crops import Crop, patch_centres
 from ray_pose_ros.geometry.gauge import viewing_rotation
@@ -49,6 +49,20 @@ def test_matches_make_rough_cameras_exact(seed):
     assert before.max() > 5
     assert after.max() < 1
     assert (found.rotation_deviation[1:] < np.radians(2)).all()
+
+
+def test_matches_of_two_looks_count_half_each():
+    *_, first = prior_and_matches(3, views=3)
+    *_, second = prior_and_matches(4, views=3)
+    first[0, 1] = first[0, 1].weighed(0.6)
+    del first[1, 2], second[0, 2]
+    found = put_together([first, second])
+    assert set(found) == {(0, 1), (0, 2), (1, 2)}
+    both, (a, b) = found[0, 1], (first[0, 1], second[0, 1])
+    assert both.a == pytest.approx(np.concatenate([a.a, b.a]))
+    assert both.weight == pytest.approx([0.3] * len(a) + [0.5] * len(b))
+    assert both.sigma == pytest.approx(np.concatenate([a.sigma, b.sigma]))
+    assert found[0, 2].weight == pytest.approx(0.5)
 
 
 def test_the_answer_is_in_the_published_world():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ray_pose_ros.estimation.consensus import consensus, fit_residuals
 from ray_pose_ros.estimation.preparation import Prepared
-from ray_pose_ros.estimation.settling import Settled, ray_matches, settle
+from ray_pose_ros.estimation.settling import Settled, put_together, ray_matches, settle
 from ray_pose_ros.estimation.solution import (
     EstimationError,
     patch_directions,
@@ -22,6 +22,7 @@ from ray_pose_ros.estimation.uncertainty import Doubts, MatchedDoubts
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.model.config import ModelConfig
 from ray_pose_ros.model.matching import MutualMatches
+from ray_pose_ros.multiview.two_view import RayMatches
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Answer:
         doubts: what the uncertainty of R, t is made from.
         rotation_sigma, centre_sigma: (N,) that uncertainty, rad and world units.
         settled: the cameras adjusted to the matches; None without any.
+        matches: as the network tells them, by pair of views.
     """
 
     R: np.ndarray
@@ -48,6 +50,7 @@ class Answer:
     rotation_sigma: np.ndarray
     centre_sigma: np.ndarray
     settled: Settled | None = None
+    matches: dict[tuple[int, int], RayMatches] = field(default_factory=dict)
 
     def final(self, config: ModelConfig):
         """R, t, their doubts and their standard deviations (N,), matches included if any."""
@@ -76,7 +79,8 @@ def answer(
 
     first: what the network told before it was shown these cameras, or near ones. The samples of
     a second look are no independent answers, so that their spread tells nothing: uncertainty,
-    samples and modes stay those of the first. pulse: called between steps; it may raise.
+    samples and modes stay those of the first, and so do the rays, which are of its crops. Its
+    matches, if it has any, count beside the new ones. pulse: called between steps; it may raise.
 
     Raises EstimationError where numbers are not finite or no cameras fit them.
     """
@@ -106,14 +110,15 @@ def answer(
     )
     others = found.samples
     if first is not None:
-        kept = 'samples', 'agreement', 'modes', 'doubts', 'rotation_sigma', 'centre_sigma'
+        kept = 'rays', 'samples', 'agreement', 'modes', 'doubts', 'rotation_sigma', 'centre_sigma'
         found = replace(found, **{name: getattr(first, name) for name in kept})
         others = first.settled.R[None]
     if matches is None:
         return found
     own = ray_matches(prepared, matches, 2 * config.grid)
-    settled = settle(found.R, found.t, found.rotation_sigma, own, others, pulse)
-    return replace(found, settled=settled)
+    every = put_together([first.matches, own]) if first and first.matches else own
+    settled = settle(found.R, found.t, found.rotation_sigma, every, others, pulse)
+    return replace(found, settled=settled, matches=own)
 
 
 def _check_finite(values: Tensor, names: Sequence[str], what: str) -> None:

@@ -15,7 +15,12 @@ from torch import Tensor
 from ray_pose_ros.estimation.answer import Answer, answer
 from ray_pose_ros.estimation.estimate import Estimate
 from ray_pose_ros.estimation.pins import checked_checkpoint
-from ray_pose_ros.estimation.preparation import Prepared, prepare, turned_clockwise
+from ray_pose_ros.estimation.preparation import (
+    Prepared,
+    in_wider_crop,
+    prepare,
+    turned_clockwise,
+)
 from ray_pose_ros.estimation.progress import pulse_of
 from ray_pose_ros.estimation.uprighting import choose_turns
 from ray_pose_ros.estimation.views import View
@@ -76,7 +81,8 @@ class Estimator:
         upright: turn views upright before the network sees them, where it can tell that they are
             turned by right angles; cameras are those of the views as they are.
         second_look: where the network's matches and the cameras found do not agree, show it these
-            cameras and have it look again, if the checkpoint is made for it.
+            cameras and have it look again, if the checkpoint is made for it; at a wider crop
+            of views without a box.
         precision: of the network's arithmetic, 'float32', 'float16' or 'bfloat16'; the state of
             the sampler stays single, recovery is in double.
 
@@ -172,8 +178,7 @@ class Estimator:
         prepared = self._uprighted(prepared)
         begin = time.perf_counter()
         with torch.inference_mode(), self._arithmetic():
-            samples = self._samples_of(len(prepared))
-            window = Window.of(self.model, prepared, samples, len(self.plan.steps) == 1)
+            window = self._window(prepared)
         begun = time.perf_counter() - begin
         found, timings = self._look(window, progress)
         timings['denoise'] += begun
@@ -185,7 +190,10 @@ class Estimator:
         cameras: tuple[np.ndarray, np.ndarray] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Look | None:
-        """What the network tells when it is shown cameras, noised a little.
+        """What the network tells when it is shown cameras, noised a little, and more of the
+        photographs in which nobody has marked the object.
+
+        Where it is, what it matches counts beside what it has matched before.
 
         cameras: R (N, 3, 3) and t (N, 3) of the same views in the published world, as somebody
             knows them who knows more than it; None for those that it has told.
@@ -199,10 +207,26 @@ class Estimator:
         if cameras is not None:
             R, t = cameras
             shown = replace(shown, settled=replace(settled, R=R, t=t))
-        found, more = self._look(look.window, progress, shown)
+        prepared, window, begin = look.window.prepared, look.window, time.perf_counter()
+        with torch.inference_mode(), self._arithmetic():
+            wider = [in_wider_crop(self.model, p) for p in prepared]
+            encoded = time.perf_counter()
+            if any(a is not b for a, b in zip(wider, prepared, strict=True)):
+                window = self._window(wider)
+            else:
+                # what is seen in the same crops again is better seen, and nothing besides
+                shown = replace(shown, matches={})
+        begun = time.perf_counter() - encoded
+        found, more = self._look(window, progress, shown)
         before = look.estimate.timings
-        timings = {name: before[name] + seconds for name, seconds in more.items()}
-        return Look(self._estimate(look.window.prepared, found, timings), look.window, found)
+        timings = {name: seconds + more.get(name, 0) for name, seconds in before.items()}
+        timings['features'] += encoded - begin
+        timings['denoise'] += begun
+        return Look(self._estimate(prepared, found, timings), look.window, found)
+
+    def _window(self, prepared: Sequence[Prepared]) -> Window:
+        samples = self._samples_of(len(prepared))
+        return Window.of(self.model, prepared, samples, len(self.plan.steps) == 1)
 
     def _look(
         self, window: Window, progress, first: Answer | None = None

@@ -1,7 +1,9 @@
 """What is computed once for each view: its crop, its features, and where its patches look."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +23,10 @@ from ray_pose_ros.model.ray_diffuser import RayDiffuser
 
 # Focal length over the image's longer side where nobody knows better: a phone's main camera.
 ASSUMED_FOCAL = 0.85
+# The side of the crop of a second look over that of the first, at most and at least. Of
+# photographs in which nobody has marked the object, what both looks match is right more often than what two
+# looks at the same crop do; crops round a box gain nothing from being smaller or larger.
+_WIDER, _WORTH = 1.3, 1.05
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,11 @@ class Prepared:
         told: (4,) log probabilities of the crop being turned by 0 to 3 right angles, on the CPU;
             None where the network does not tell.
         image: (3, S, S) uint8, the crop, if it may have to be turned.
+        wider: the crop of a second look, and its image as above; None where it is the same.
         turned: right angles, clockwise, by which the crop was turned for the network. `pixels`,
             `directions`, `weights` and the maps are in the order of the turned crop.
         details: (D, h, w) what places matches within cells; None for a network that cannot.
-        others: the same view turned otherwise, as far as it was asked for.
+        others: the same view turned otherwise, or in the wider crop, as far as it was asked for.
     """
 
     name: str
@@ -67,7 +74,8 @@ class Prepared:
     image: Tensor | None = None
     turned: int = 0
     details: Tensor | None = None
-    others: 'dict[int, Prepared]' = field(default_factory=dict, compare=False, repr=False)
+    wider: tuple[Crop, Tensor] | None = None
+    others: 'dict[int | tuple, Prepared]' = field(default_factory=dict, compare=False, repr=False)
 
 
 @torch.inference_mode()
@@ -98,31 +106,28 @@ def prepare(
         source = 'estimated' if config.geometry == 'ndc' else 'assumed'
         camera = assumed_camera(width, height) if source == 'assumed' else None
 
-    pixels = patch_centres(crop, config.grid)
-    directions, weights = None, torch.ones(len(pixels), dtype=torch.float64)
+    looks = _looking(crop, camera, config.grid)
+    if looks.weights.mean() < 0.25:
+        raise ValueError(f'{view.name}: the lens model reaches hardly any of {crop}')
     turn = torch.eye(3, dtype=torch.float64)
-    if camera is not None:
-        # The crop's padding may lie where no ray reaches: the network gets a continuation there,
-        # the solver leaves it out.
-        directions = camera.unproject(pixels, extrapolate=True)
-        weights = torch.isfinite(camera.unproject(pixels)).all(dim=-1).double()
-        if weights.mean() < 0.25:
-            raise ValueError(f'{view.name}: the lens model reaches hardly any of {crop}')
     if config.geometry == 'ndc':
         raw_box = view.object_box or (crop.x0, crop.y0, crop.x0 + crop.side, crop.y0 + crop.side)
         params = official_crop_params(crop, width, height, crop_params, raw_box)
         geometry = ndc_grid(params, config.grid).permute(2, 0, 1)
     else:
-        centre = torch.tensor(crop.centre, dtype=torch.float64)
-        turn = viewing_rotation(camera.unproject(centre, extrapolate=True))
-        geometry = to_grid(directions @ turn.T, config.grid, config.grid)
+        turn = _turn_of(crop, camera)
+        geometry = to_grid(looks.directions @ turn.T, config.grid, config.grid)
 
+    wider = None
+    if config.second_look and view.object_box is None:
+        wide = wider_crop(crop, width, height)
+        wider = wide and (wide, _bytes(extract_crop(view.image, wide, config.image_size)))
     image = extract_crop(view.image, crop, config.image_size)
     dtype = next(model.parameters()).dtype
     features, details = _encode(model, image.to(device, dtype))
     told = model.turned(features[None])
     if told is not None:
-        told, image = told[0].cpu(), (255 * image).round().byte()
+        told, image = told[0].cpu(), _bytes(image)
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
     return Prepared(
@@ -132,9 +137,7 @@ def prepare(
         crop=crop,
         camera=camera,
         intrinsics_source=source,
-        pixels=pixels,
-        directions=directions,
-        weights=weights,
+        **looks._asdict(),
         turn=turn,
         geometry=geometry.to(device, dtype),
         features=features,
@@ -142,6 +145,7 @@ def prepare(
         told=told,
         image=None if told is None else image,
         details=details,
+        wider=wider,
     )
 
 
@@ -153,11 +157,45 @@ def turned_clockwise(model: RayDiffuser, view: Prepared, turns: int) -> Prepared
     kept its crop. What was turned once is kept in `view.others`.
     """
     turns %= 4
-    if not turns:
+    return _kept(view, turns, lambda: _encoded(model, view, turns)) if turns else view
+
+
+@torch.inference_mode()
+def in_wider_crop(model: RayDiffuser, view: Prepared) -> Prepared:
+    """The view in its wider crop, turned alike; itself if it has none.
+
+    It is computed once, and kept in `view.others`.
+    """
+    if view.wider is None:
         return view
-    kept = view.others.get(turns)
-    if kept is not None and kept.features.device == view.features.device:
-        return kept
+
+    def make() -> Prepared:
+        crop, image = view.wider
+        looks = _looking(crop, view.camera, view.geometry.shape[-1])
+        flat = replace(
+            view,
+            crop=crop,
+            **looks._asdict(),
+            turn=_turn_of(crop, view.camera),
+            image=image,
+            wider=None,
+            others={},
+        )
+        return _encoded(model, flat, view.turned)
+
+    return _kept(view, ('wider', view.turned), make)
+
+
+def _kept(view: Prepared, key: int | tuple, make: Callable[[], Prepared]) -> Prepared:
+    """What was made of a view for the device that it is on."""
+    kept = view.others.get(key)
+    if kept is None or kept.features.device != view.features.device:
+        kept = view.others[key] = make()
+    return kept
+
+
+def _encoded(model: RayDiffuser, view: Prepared, turns: int) -> Prepared:
+    """An upright view's crop, as it is in `view.image`, turned clockwise and encoded."""
     start = time.perf_counter()
     side = view.geometry.shape[-1]
 
@@ -169,9 +207,8 @@ def turned_clockwise(model: RayDiffuser, view: Prepared, turns: int) -> Prepared
     rotation = torch.linalg.matrix_power(quarter, turns) @ view.turn
     directions = turn(view.directions)
     like = view.features
-    image = torch.rot90(view.image, -turns, (1, 2)).to(like) / 255
-    features, details = _encode(model, image)
-    found = replace(
+    features, details = _encode(model, torch.rot90(view.image, -turns, (1, 2)).to(like) / 255)
+    return replace(
         view,
         pixels=turn(view.pixels),
         directions=directions,
@@ -183,8 +220,46 @@ def turned_clockwise(model: RayDiffuser, view: Prepared, turns: int) -> Prepared
         seconds=view.seconds + time.perf_counter() - start,
         turned=turns,
     )
-    view.others[turns] = found
-    return found
+
+
+class _Looking(NamedTuple):
+    """Where the patches of a crop look; fields as in `Prepared`."""
+
+    pixels: Tensor
+    directions: Tensor | None
+    weights: Tensor
+
+
+def _looking(crop: Crop, camera: CameraModel | None, grid: int) -> _Looking:
+    pixels = patch_centres(crop, grid)
+    if camera is None:
+        return _Looking(pixels, None, torch.ones(len(pixels), dtype=torch.float64))
+    # The crop's padding may lie where no ray reaches: the network gets a continuation there,
+    # the solver leaves it out.
+    directions = camera.unproject(pixels, extrapolate=True)
+    weights = torch.isfinite(camera.unproject(pixels)).all(dim=-1).double()
+    return _Looking(pixels, directions, weights)
+
+
+def _turn_of(crop: Crop, camera: CameraModel) -> Tensor:
+    """(3, 3) to the virtual camera that looks through the middle of a crop."""
+    centre = torch.tensor(crop.centre, dtype=torch.float64)
+    return viewing_rotation(camera.unproject(centre, extrapolate=True))
+
+
+def wider_crop(crop: Crop, width: int, height: int) -> Crop | None:
+    """More of an image of this size than a square in its middle shows; None if there is hardly
+    any."""
+    side = min(round(crop.side * _WIDER), max(width, height))
+    if side < _WORTH * crop.side:
+        return None
+    x, y = crop.centre
+    return Crop(round(x - side / 2), round(y - side / 2), side)
+
+
+def _bytes(image: Tensor) -> Tensor:
+    """(3, S, S) uint8 of one in [0, 1]."""
+    return (255 * image).round().byte()
 
 
 def _encode(model: RayDiffuser, image: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -150,6 +150,19 @@ def ray_matches(
     return matches
 
 
+def put_together(
+    looks: Sequence[dict[tuple[int, int], RayMatches]],
+) -> dict[tuple[int, int], RayMatches]:
+    """What several looks at the same views have matched. They saw the same things, so that a match
+    of one of K looks counts for the K-th part."""
+    found: dict[tuple[int, int], RayMatches] = {}
+    for look in looks:
+        for pair, matches in look.items():
+            share = matches.weighed(1 / len(looks))
+            found[pair] = found[pair].and_also(share) if pair in found else share
+    return found
+
+
 def _weighed(found: MutualMatches) -> tuple[np.ndarray, np.ndarray]:
     """How likely matches (K,) are right, and standard deviations (K,) of their places, cells."""
     if found.right is not None:
