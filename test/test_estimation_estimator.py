@@ -21,7 +21,7 @@ from estimation_fakes import (
 from model_golden import network
 
 from ray_pose_ros.estimation.estimator import Estimator, usable_device
-from ray_pose_ros.estimation.preparation import in_wider_crop, prepare, turned_clockwise
+from ray_pose_ros.estimation.preparation import in_other_crop, prepare, turned_clockwise
 from ray_pose_ros.estimation.solution import EstimationError, rays_of_cameras, recover
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
@@ -525,75 +525,99 @@ def photographs():
     return views
 
 
-def test_the_second_look_is_at_a_wider_crop(looks, photographs, monkeypatch):
+@pytest.fixture
+def windows(looks, monkeypatch):
+    """What the estimator of `looks` looks at, one after the other."""
+    estimator, _, _ = looks
+    found = []
+    inner = estimator._look
+    monkeypatch.setattr(estimator, '_look', lambda w, *a: found.append(w) or inner(w, *a))
+    return found
+
+
+def test_later_looks_are_at_other_crops(looks, windows, photographs):
     estimator, _, _ = looks
     prepared = [estimator.prepare(view) for view in photographs]
-    windows = []
-    inner = estimator._look
-    monkeypatch.setattr(estimator, '_look', lambda w, *a: windows.append(w) or inner(w, *a))
-    first = estimator.look(prepared)
-    second = estimator.look_again(first)
-    for was, now in zip(*(w.prepared for w in windows), strict=True):
-        assert now.crop.side == pytest.approx(1.3 * was.crop.side, abs=1)
-        assert now.crop.centre == pytest.approx(was.crop.centre, abs=1)
-        assert (now.camera, now.turned) == (was.camera, was.turned)
-    # what is told of crops and rays is of the first, and both looks' matches count
-    assert second.estimate.crops == first.estimate.crops
-    np.testing.assert_array_equal(second.estimate.rays, first.estimate.rays)
-    assert second.estimate.timings['features'] > first.estimate.timings['features']
-    for pair, matches in first.answer.matches.items():
-        found = second.estimate.ray_matches[pair]
-        assert len(found) == len(matches) + len(second.answer.matches[pair])
-        np.testing.assert_array_equal(found.a[: len(matches)], matches.a)
+    seen = [estimator.look(prepared)]
+    while again := estimator.look_again(seen[-1]):
+        seen.append(again)
+    assert len(seen) == len(windows) == 3
+    for views in zip(*(w.prepared for w in windows), strict=True):
+        sides = [view.crop.side / views[0].crop.side for view in views]
+        assert sides == pytest.approx([1, 1.3, 0.87], abs=0.01)
+        for view in views:
+            assert view.crop.centre == pytest.approx(views[0].crop.centre, abs=1)
+            assert (view.camera, view.turned) == (views[0].camera, views[0].turned)
+    first, *_, last = (look.estimate for look in seen)
+    # what is told of crops and rays is of the first, and all looks' matches count
+    assert last.crops == first.crops
+    np.testing.assert_array_equal(last.rays, first.rays)
+    assert last.timings['features'] > first.timings['features']
+    for pair, found in last.ray_matches.items():
+        every = [of_look[pair] for of_look in seen[-1].answer.matches]
+        np.testing.assert_array_equal(found.a, np.concatenate([m.a for m in every]))
+        assert len(every) == 3 and every[0].same_as(seen[0].answer.matches[0][pair])
 
 
-def test_a_second_look_at_the_same_crop_is_the_better_one(looks, monkeypatch):
+def test_a_second_look_at_the_same_crop_is_the_better_one_and_the_last(looks, windows):
     estimator, prepared, _ = looks
-    windows = []
-    inner = estimator._look
-    monkeypatch.setattr(estimator, '_look', lambda w, *a: windows.append(w) or inner(w, *a))
     first = estimator.look(prepared)
     second = estimator.look_again(first)
     assert windows[0] is windows[1]
+    (matched,) = second.answer.matches
     for pair, matches in second.estimate.ray_matches.items():
-        np.testing.assert_array_equal(matches.a, second.answer.matches[pair].a)
+        np.testing.assert_array_equal(matches.a, matched[pair].a)
+    assert estimator.look_again(second) is None
 
 
+def test_all_looks_are_told_of(looks, photographs, monkeypatch):
+    estimator, _, _ = looks
+    prepared = [estimator.prepare(view) for view in photographs]
+    agreeing(monkeypatch, False)
+    done = []
+    assert len(list(estimator.looks(prepared, lambda *step: done.append(step)))) == 3
+    assert list(dict.fromkeys(done)) == [(1, 3), (2, 3), (3, 3)]
+    agreeing(monkeypatch, True)
+    done.clear()
+    assert len(list(estimator.looks(prepared, lambda *step: done.append(step)))) == 1
+    assert list(dict.fromkeys(done)) == [(1, 3), (3, 3)]
+
+
+@pytest.mark.parametrize('index', [0, 1])
 @pytest.mark.parametrize('turns', [0, 1, 2, 3])
-def test_the_wider_crop_is_seen_as_if_it_were_the_only_one(looks, photographs, turns):
+def test_another_crop_is_seen_as_if_it_were_the_only_one(looks, photographs, turns, index):
     model, photograph = looks[0].model, photographs[0]
     view = prepare(model, photograph)
-    crop = view.wider[0]
+    crop = view.other_crops[index][0]
     corners = crop.x0, crop.y0, crop.x0 + crop.side, crop.y0 + crop.side
     alone = prepare(model, dataclasses.replace(photograph, box=corners), 1.0)
     expected = turned_clockwise(model, alone, turns)
-    found = in_wider_crop(model, turned_clockwise(model, view, turns))
+    found = in_other_crop(model, turned_clockwise(model, view, turns), index)
     assert (found.crop, found.turned) == (crop, turns)
     for name in ('pixels', 'directions', 'weights', 'turn', 'geometry'):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
     likeness = torch.cosine_similarity(*(x.features.flatten() for x in (found, expected)), dim=0)
     assert likeness > 0.99  # its image was kept as bytes
-    assert in_wider_crop(model, turned_clockwise(model, view, turns)) is found
+    assert in_other_crop(model, turned_clockwise(model, view, turns), index) is found
 
 
 @pytest.mark.parametrize(
-    ('size', 'box', 'side'),
+    ('size', 'box', 'sides'),
     [
-        ((320, 224), None, 291),
-        ((240, 320), None, 312),
-        ((250, 224), None, 250),
-        ((224, 224), None, None),
-        ((230, 224), None, None),
-        ((320, 224), (80, 60, 200, 180), None),
+        ((320, 224), None, [291, 195]),
+        ((240, 320), None, [312, 209]),
+        ((250, 224), None, [250, 195]),
+        ((224, 224), None, []),
+        ((230, 224), None, []),
+        ((320, 224), (80, 60, 200, 180), []),
     ],
 )
-def test_the_wider_crop_shows_as_much_as_there_is(looks, size, box, side):
+def test_other_crops_show_as_much_as_there_is(looks, size, box, sides):
     width, height = size
     image = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
     view = prepare(looks[0].model, View(image, CameraModel.from_fov(width, height, 1.0), box))
-    assert (view.wider and view.wider[0].side) == side
-    if side is None:
-        assert in_wider_crop(looks[0].model, view) is view
+    assert [crop.side for crop, _ in view.other_crops] == sides
+    assert in_other_crop(looks[0].model, view, len(sides)) is view
 
 
 def test_nothing_is_shown_to_a_network_that_does_not_match(looks, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class Answer:
         doubts: what the uncertainty of R, t is made from.
         rotation_sigma, centre_sigma: (N,) that uncertainty, rad and world units.
         settled: the cameras adjusted to the matches; None without any.
-        matches: as the network tells them, by pair of views.
+        matches: of each look at other crops, as the network tells them, by pair of views.
     """
 
     R: np.ndarray
@@ -50,7 +50,7 @@ class Answer:
     rotation_sigma: np.ndarray
     centre_sigma: np.ndarray
     settled: Settled | None = None
-    matches: dict[tuple[int, int], RayMatches] = field(default_factory=dict)
+    matches: tuple[dict[tuple[int, int], RayMatches], ...] = ()
 
     def final(self, config: ModelConfig):
         """R, t, their doubts and their standard deviations (N,), matches included if any."""
@@ -116,9 +116,9 @@ def answer(
     if matches is None:
         return found
     own = ray_matches(prepared, matches, 2 * config.grid)
-    every = put_together([first.matches, own]) if first and first.matches else own
-    settled = settle(found.R, found.t, found.rotation_sigma, every, others, pulse)
-    return replace(found, settled=settled, matches=own)
+    every = (*first.matches, own) if first else (own,)
+    settled = settle(found.R, found.t, found.rotation_sigma, put_together(every), others, pulse)
+    return replace(found, settled=settled, matches=every)
 
 
 def _check_finite(values: Tensor, names: Sequence[str], what: str) -> None:

@@ -17,7 +17,7 @@ from ray_pose_ros.estimation.estimate import Estimate
 from ray_pose_ros.estimation.pins import checked_checkpoint
 from ray_pose_ros.estimation.preparation import (
     Prepared,
-    in_wider_crop,
+    in_other_crop,
     prepare,
     turned_clockwise,
 )
@@ -50,11 +50,13 @@ class Look:
 
     Attributes:
         estimate: as `Estimator.solve` returns it. window, answer: what it was made from.
+        count: of looks so far; the window is that of the first.
     """
 
     estimate: Estimate
     window: Window
     answer: Answer
+    count: int = 1
 
     @property
     def disagrees(self) -> bool:
@@ -81,8 +83,8 @@ class Estimator:
         upright: turn views upright before the network sees them, where it can tell that they are
             turned by right angles; cameras are those of the views as they are.
         second_look: where the network's matches and the cameras found do not agree, show it these
-            cameras and have it look again, if the checkpoint is made for it; at a wider crop
-            of views without a box.
+            cameras and have it look again, if the checkpoint is made for it; of views without a
+            box a third time as well, and each time at another crop.
         precision: of the network's arithmetic, 'float32', 'float16' or 'bfloat16'; the state of
             the sampler stays single, recovery is in double.
 
@@ -156,19 +158,23 @@ class Estimator:
     def looks(
         self, prepared: Sequence[Prepared], progress: Callable[[int, int], None] | None = None
     ) -> Iterator[Estimate]:
-        """`solve`, step by step: an answer, and where the network looks again, a better one.
+        """`solve`, step by step: an answer, and where the network looks again, better ones.
 
-        Nothing is computed for the second before it is asked for.
+        Nothing is computed for the next before it is asked for.
         """
         steps = len(self.plan.steps)
-        total = steps + (1 if self._second_time else 0)
-        first = self.look(prepared, _part(progress, 0, total))
-        again = total > steps and first.disagrees
-        if total > steps and not again and progress:
-            progress(total, total)
-        yield first.estimate
-        if again:
-            yield self.look_again(first, progress=_part(progress, steps, total)).estimate
+        total = steps + self._looks_after(prepared)
+        look = self.look(prepared, _part(progress, 0, total))
+        yield look.estimate
+        for done in range(steps, total):
+            part = _part(progress, done, total)
+            again = self.look_again(look, progress=part) if look.disagrees else None
+            if again is None:
+                if progress:
+                    progress(total, total)
+                return
+            look = again
+            yield look.estimate
 
     def look(
         self, prepared: Sequence[Prepared], progress: Callable[[int, int], None] | None = None
@@ -190,39 +196,41 @@ class Estimator:
         cameras: tuple[np.ndarray, np.ndarray] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Look | None:
-        """What the network tells when it is shown cameras, noised a little, and more of the
-        photographs in which nobody has marked the object.
+        """What the network tells when it is shown cameras, noised a little.
 
-        Where it is, what it matches counts beside what it has matched before.
+        Photographs in which nobody has marked the object are looked at in another crop each time,
+        and what it matches then counts beside what it has matched before.
 
         cameras: R (N, 3, 3) and t (N, 3) of the same views in the published world, as somebody
             knows them who knows more than it; None for those that it has told.
 
-        None where the checkpoint is not made for it, or has not matched the views.
+        None where the checkpoint is not made for it, or has not matched the views, or there is
+        nothing new to be seen.
         """
-        settled = look.answer.settled
-        if not self._second_time or settled is None:
+        settled, prepared = look.answer.settled, look.window.prepared
+        if settled is None or look.count > self._looks_after(prepared):
             return None
         shown = look.answer
         if cameras is not None:
             R, t = cameras
             shown = replace(shown, settled=replace(settled, R=R, t=t))
-        prepared, window, begin = look.window.prepared, look.window, time.perf_counter()
+        window, begin = look.window, time.perf_counter()
         with torch.inference_mode(), self._arithmetic():
-            wider = [in_wider_crop(self.model, p) for p in prepared]
+            others = [in_other_crop(self.model, p, look.count - 1) for p in prepared]
             encoded = time.perf_counter()
-            if any(a is not b for a, b in zip(wider, prepared, strict=True)):
-                window = self._window(wider)
+            if any(a is not b for a, b in zip(others, prepared, strict=True)):
+                window = self._window(others)
             else:
                 # what is seen in the same crops again is better seen, and nothing besides
-                shown = replace(shown, matches={})
+                shown = replace(shown, matches=())
         begun = time.perf_counter() - encoded
         found, more = self._look(window, progress, shown)
         before = look.estimate.timings
         timings = {name: seconds + more.get(name, 0) for name, seconds in before.items()}
         timings['features'] += encoded - begin
         timings['denoise'] += begun
-        return Look(self._estimate(prepared, found, timings), look.window, found)
+        estimate = self._estimate(prepared, found, timings)
+        return Look(estimate, look.window, found, look.count + 1)
 
     def _window(self, prepared: Sequence[Prepared]) -> Window:
         samples = self._samples_of(len(prepared))
@@ -277,6 +285,12 @@ class Estimator:
         if self._as_many:
             return self.samples
         return min(self.samples, max(1, _MOST // views**2))
+
+    def _looks_after(self, prepared: Sequence[Prepared]) -> int:
+        """How often it may look again."""
+        if not self._second_time:
+            return 0
+        return max(1, *(len(p.other_crops) for p in prepared))
 
     @property
     def _second_time(self) -> int:

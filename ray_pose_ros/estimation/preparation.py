@@ -23,10 +23,11 @@ from ray_pose_ros.model.ray_diffuser import RayDiffuser
 
 # Focal length over the image's longer side where nobody knows better: a phone's main camera.
 ASSUMED_FOCAL = 0.85
-# The side of the crop of a second look over that of the first, at most and at least. Of
-# photographs in which nobody has marked the object, what both looks match is right more often than what two
-# looks at the same crop do; crops round a box gain nothing from being smaller or larger.
-_WIDER, _WORTH = 1.3, 1.05
+# Sides of the crops of a second and a third look over that of the first, where nobody has marked
+# the object: what looks at several crops match is right more often than what as many looks at one
+# do. Crops round a box, and images that are nearly square, gain nothing.
+_OTHER_SIDES = 1.3, 0.87
+_WORTH = 1.05  # longer over shorter side
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,12 @@ class Prepared:
         told: (4,) log probabilities of the crop being turned by 0 to 3 right angles, on the CPU;
             None where the network does not tell.
         image: (3, S, S) uint8, the crop, if it may have to be turned.
-        wider: the crop of a second look, and its image as above; None where it is the same.
+        other_crops: what later looks are at, and their images as above; of a view with a box none,
+            which is looked at in the same crop again.
         turned: right angles, clockwise, by which the crop was turned for the network. `pixels`,
             `directions`, `weights` and the maps are in the order of the turned crop.
         details: (D, h, w) what places matches within cells; None for a network that cannot.
-        others: the same view turned otherwise, or in the wider crop, as far as it was asked for.
+        others: the same view turned otherwise, or in another crop, as far as it was asked for.
     """
 
     name: str
@@ -74,7 +76,7 @@ class Prepared:
     image: Tensor | None = None
     turned: int = 0
     details: Tensor | None = None
-    wider: tuple[Crop, Tensor] | None = None
+    other_crops: tuple[tuple[Crop, Tensor], ...] = ()
     others: 'dict[int | tuple, Prepared]' = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -118,10 +120,12 @@ def prepare(
         turn = _turn_of(crop, camera)
         geometry = to_grid(looks.directions @ turn.T, config.grid, config.grid)
 
-    wider = None
+    others = ()
     if config.second_look and view.object_box is None:
-        wide = wider_crop(crop, width, height)
-        wider = wide and (wide, _bytes(extract_crop(view.image, wide, config.image_size)))
+        others = tuple(
+            (other, _bytes(extract_crop(view.image, other, config.image_size)))
+            for other in other_crops(crop, width, height)
+        )
     image = extract_crop(view.image, crop, config.image_size)
     dtype = next(model.parameters()).dtype
     features, details = _encode(model, image.to(device, dtype))
@@ -145,7 +149,7 @@ def prepare(
         told=told,
         image=None if told is None else image,
         details=details,
-        wider=wider,
+        other_crops=others,
     )
 
 
@@ -161,16 +165,16 @@ def turned_clockwise(model: RayDiffuser, view: Prepared, turns: int) -> Prepared
 
 
 @torch.inference_mode()
-def in_wider_crop(model: RayDiffuser, view: Prepared) -> Prepared:
-    """The view in its wider crop, turned alike; itself if it has none.
+def in_other_crop(model: RayDiffuser, view: Prepared, index: int) -> Prepared:
+    """The view in one of its other crops, turned alike; itself if it has none of that index.
 
     It is computed once, and kept in `view.others`.
     """
-    if view.wider is None:
+    if index >= len(view.other_crops):
         return view
 
     def make() -> Prepared:
-        crop, image = view.wider
+        crop, image = view.other_crops[index]
         looks = _looking(crop, view.camera, view.geometry.shape[-1])
         flat = replace(
             view,
@@ -178,12 +182,12 @@ def in_wider_crop(model: RayDiffuser, view: Prepared) -> Prepared:
             **looks._asdict(),
             turn=_turn_of(crop, view.camera),
             image=image,
-            wider=None,
+            other_crops=(),
             others={},
         )
         return _encoded(model, flat, view.turned)
 
-    return _kept(view, ('wider', view.turned), make)
+    return _kept(view, (index, view.turned), make)
 
 
 def _kept(view: Prepared, key: int | tuple, make: Callable[[], Prepared]) -> Prepared:
@@ -247,14 +251,15 @@ def _turn_of(crop: Crop, camera: CameraModel) -> Tensor:
     return viewing_rotation(camera.unproject(centre, extrapolate=True))
 
 
-def wider_crop(crop: Crop, width: int, height: int) -> Crop | None:
-    """More of an image of this size than a square in its middle shows; None if there is hardly
-    any."""
-    side = min(round(crop.side * _WIDER), max(width, height))
-    if side < _WORTH * crop.side:
-        return None
+def other_crops(crop: Crop, width: int, height: int) -> list[Crop]:
+    """Squares about the middle of an image of this size, as `crop` is, for later looks; none where
+    that one shows nearly all of it."""
+    most = max(width, height)
+    if most < _WORTH * crop.side:
+        return []
     x, y = crop.centre
-    return Crop(round(x - side / 2), round(y - side / 2), side)
+    sides = [min(round(crop.side * scale), most) for scale in _OTHER_SIDES]
+    return [Crop(round(x - side / 2), round(y - side / 2), max(1, side)) for side in sides]
 
 
 def _bytes(image: Tensor) -> Tensor:
