@@ -609,7 +609,10 @@ def test_another_crop_is_seen_as_if_it_were_the_only_one(looks, photographs, tur
         ((250, 224), None, [250, 195]),
         ((224, 224), None, []),
         ((230, 224), None, []),
-        ((320, 224), (80, 60, 200, 180), []),
+        ((320, 224), (100, 80, 200, 160), [150, 100]),
+        ((320, 224), (2, 2, 222, 222), [320, 220]),
+        ((224, 224), (2, 2, 222, 222), []),
+        ((320, 224), (-20, -20, 340, 200), []),
     ],
 )
 def test_other_crops_show_as_much_as_there_is(looks, size, box, sides):
@@ -618,6 +621,23 @@ def test_other_crops_show_as_much_as_there_is(looks, size, box, sides):
     view = prepare(looks[0].model, View(image, CameraModel.from_fov(width, height, 1.0), box))
     assert [crop.side for crop, _ in view.other_crops] == sides
     assert in_other_crop(looks[0].model, view, len(sides)) is view
+
+
+def test_masked_views_are_seen_in_no_other_crop(looks):
+    # what is round the object may stand still while it turns
+    image = np.random.default_rng(1).integers(0, 256, (224, 320, 3), dtype=np.uint8)
+    mask = np.zeros((224, 320), dtype=bool)
+    mask[60:160, 100:200] = True
+    camera = CameraModel.from_fov(320, 224, 1.0)
+    assert not prepare(looks[0].model, View(image, camera, mask=mask)).other_crops
+    assert prepare(looks[0].model, View(image, camera, (100, 60, 200, 160))).other_crops
+
+
+def test_a_box_of_which_the_image_shows_hardly_anything(looks):
+    image = np.random.default_rng(1).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    camera = CameraModel.from_fov(100, 100, 1.0)
+    view = prepare(looks[0].model, View(image, camera, (-98, 0, 2, 100)), 1.0)
+    assert not view.other_crops  # in the narrower one nothing would be seen
 
 
 def test_nothing_is_shown_to_a_network_that_does_not_match(looks, monkeypatch):

@@ -194,3 +194,23 @@ def test_pixels_and_masks_of_the_official_robot_example():
 def read_rgb(path):
     image = pytest.importorskip('PIL.Image')
     return np.array(image.open(path).convert('RGB'))
+
+
+@given(
+    st.tuples(st.integers(-300, 300), st.integers(-300, 300), st.integers(1, 500)),
+    st.floats(0.3, 3.0),
+)
+def test_a_scaled_crop_stays_where_it_is(corner, factor):
+    crop = Crop(*corner)
+    scaled = crop.scaled(factor)
+    assert scaled.side == max(1, round(factor * crop.side))
+    assert scaled.centre == pytest.approx(crop.centre, abs=0.51)
+
+
+@given(st.tuples(st.integers(-60, 60), st.integers(-60, 60), st.integers(1, 80)))
+def test_pixels_in_a_crop_are_counted(corner):
+    crop = Crop(*corner)
+    seen = np.zeros((40, 50), dtype=bool)
+    rows, columns = (slice(max(a, 0), max(a + crop.side, 0)) for a in (crop.y0, crop.x0))
+    seen[rows, columns] = True
+    assert crop.seen_of(50, 40) == seen.sum()

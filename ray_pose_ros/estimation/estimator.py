@@ -83,8 +83,8 @@ class Estimator:
         upright: turn views upright before the network sees them, where it can tell that they are
             turned by right angles; cameras are those of the views as they are.
         second_look: where the network's matches and the cameras found do not agree, show it these
-            cameras and have it look again, if the checkpoint is made for it; of views without a
-            box a third time as well, and each time at another crop.
+            cameras and have it look again, if the checkpoint is made for it: where photographs
+            show more than their crops, twice more, at other crops.
         precision: of the network's arithmetic, 'float32', 'float16' or 'bfloat16'; the state of
             the sampler stays single, recovery is in double.
 
@@ -198,7 +198,7 @@ class Estimator:
     ) -> Look | None:
         """What the network tells when it is shown cameras, noised a little.
 
-        Photographs in which nobody has marked the object are looked at in another crop each time,
+        Where photographs show more than their crops, it looks at another crop of them each time,
         and what it matches then counts beside what it has matched before.
 
         cameras: R (N, 3, 3) and t (N, 3) of the same views in the published world, as somebody

@@ -23,11 +23,10 @@ from ray_pose_ros.model.ray_diffuser import RayDiffuser
 
 # Focal length over the image's longer side where nobody knows better: a phone's main camera.
 ASSUMED_FOCAL = 0.85
-# Sides of the crops of a second and a third look over that of the first, where nobody has marked
-# the object: what looks at several crops match is right more often than what as many looks at one
-# do. Crops round a box, and images that are nearly square, gain nothing.
+# Sides of the crops of a second and a third look over that of the first: what looks at several
+# crops match is right more often than what as many looks at one do.
 _OTHER_SIDES = 1.3, 0.87
-_WORTH = 1.05  # longer over shorter side
+_WORTH = 1.05  # times as much of the image
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ class Prepared:
         told: (4,) log probabilities of the crop being turned by 0 to 3 right angles, on the CPU;
             None where the network does not tell.
         image: (3, S, S) uint8, the crop, if it may have to be turned.
-        other_crops: what later looks are at, and their images as above; of a view with a box none,
-            which is looked at in the same crop again.
+        other_crops: what later looks are at, and their images as above; none where the same crop
+            is looked at again.
         turned: right angles, clockwise, by which the crop was turned for the network. `pixels`,
             `directions`, `weights` and the maps are in the order of the turned crop.
         details: (D, h, w) what places matches within cells; None for a network that cannot.
@@ -121,7 +120,8 @@ def prepare(
         geometry = to_grid(looks.directions @ turn.T, config.grid, config.grid)
 
     others = ()
-    if config.second_look and view.object_box is None:
+    # what is outside of a mask may stand still while the object turns
+    if config.second_look and view.mask is None:
         others = tuple(
             (other, _bytes(extract_crop(view.image, other, config.image_size)))
             for other in other_crops(crop, width, height)
@@ -252,14 +252,12 @@ def _turn_of(crop: Crop, camera: CameraModel) -> Tensor:
 
 
 def other_crops(crop: Crop, width: int, height: int) -> list[Crop]:
-    """Squares about the middle of an image of this size, as `crop` is, for later looks; none where
-    that one shows nearly all of it."""
-    most = max(width, height)
-    if most < _WORTH * crop.side:
-        return []
-    x, y = crop.centre
-    sides = [min(round(crop.side * scale), most) for scale in _OTHER_SIDES]
-    return [Crop(round(x - side / 2), round(y - side / 2), max(1, side)) for side in sides]
+    """For later looks at an image of this size, a wider crop and a narrower one; none where nearly
+    all of the image is in this one."""
+    wider, narrower = _OTHER_SIDES
+    others = [crop.scaled(min(wider, max(width, height) / crop.side)), crop.scaled(narrower)]
+    seen, more, less = (c.seen_of(width, height) for c in (crop, *others))
+    return others if more > _WORTH * seen and less else []
 
 
 def _bytes(image: Tensor) -> Tensor:

@@ -31,6 +31,18 @@ class Crop:
         """Centre (x, y) in continuous pixels."""
         return self.x0 + self.side / 2, self.y0 + self.side / 2
 
+    def scaled(self, factor: float) -> Crop:
+        """The square about the same place, to a pixel, with `factor` times the side."""
+        side = max(1, round(self.side * factor))
+        x, y = self.centre
+        return Crop(round(x - side / 2), round(y - side / 2), side)
+
+    def seen_of(self, width: int, height: int) -> int:
+        """How many pixels of an image of this size are in it."""
+        across = min(self.x0 + self.side, width) - max(self.x0, 0)
+        down = min(self.y0 + self.side, height) - max(self.y0, 0)
+        return max(across, 0) * max(down, 0)
+
 
 def square_crop(box_xyxy: Sequence[float], scale: float = 1.15) -> Crop:
     """The square around the box's centre with side scale * max(box width, box height).

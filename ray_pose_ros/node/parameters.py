@@ -148,8 +148,8 @@ PARAMETERS: tuple[Parameter, ...] = (
         True,
         'Where refined poses are unsure (without `refine`: where matches and poses do not agree), '
         'show the model these poses and have it look again, if the checkpoint is made for it; '
-        'where there is no box, at other crops of the images. Other poses are published before, '
-        'and a newer keyframe comes first; false saves the time of the processor.',
+        'at other crops of images without masks. Other poses are published before, and a newer '
+        'keyframe comes first; false saves the time of the processor.',
     ),
     Parameter(
         'seed',

@@ -87,7 +87,9 @@ class RefiningEstimator:
     def refocused(self, prepared: RefinablePrepared, view: View) -> RefinablePrepared:
         """The same photograph with another camera: features and matches with others are kept."""
         prepared.keyframe.refocus()
-        return replace(self.prepare(view), keyframe=prepared.keyframe)
+        anew = replace(self.prepare(view), keyframe=prepared.keyframe)
+        # a packed view that had a mask has its box only
+        return anew if prepared.other_crops else replace(anew, other_crops=())
 
     def focal(
         self,
