@@ -58,6 +58,16 @@ def test_another_camera_leaves_the_matches_and_not_what_they_mean(views, refinin
     assert [k.seconds for k in keyframes] == spent  # no feature was found again
 
 
+def test_a_packed_view_with_another_camera_is_still_a_masked_one(views, refining):
+    mask = np.zeros(views[0].image.shape[:2], dtype=bool)
+    mask[60:140, 60:180] = True
+    masked = replace(views[0], mask=mask)
+    again = refining.refocused(refining.prepare(masked), packed(masked).unpacked())
+    assert not again.other_crops
+    boxed = replace(views[0], box=masked.object_box)
+    assert refining.refocused(refining.prepare(boxed), packed(boxed).unpacked()).other_crops
+
+
 def test_known_matches_tell_the_focal_length(views, refining):
     prepared = [refining.prepare(replace(view, camera=None)) for view in views]
     assert refining.focal(prepared, refining.estimator.solve(prepared), 1.0, 0.0) is None
