@@ -623,6 +623,27 @@ def test_other_crops_show_as_much_as_there_is(looks, size, box, sides):
     assert in_other_crop(looks[0].model, view, len(sides)) is view
 
 
+@pytest.mark.parametrize('factor', [2, 3])
+def test_other_crops_of_large_images_are_the_same(looks, photographs, factor):
+    model, view = looks[0].model, photographs[0]
+    height, width = (2 * x for x in view.image.shape[:2])
+    K = torch.diag(torch.tensor([2.0, 2, 1], dtype=torch.float64)) @ view.camera.matrix
+    image = view.image.repeat(2, 0).repeat(2, 1)
+    small = prepare(model, View(image, CameraModel(K, width, height)))
+    larger = torch.diag(torch.tensor([factor, factor, 1], dtype=torch.float64)) @ K
+    # beside whole pixels of the shrunk image are some that are none
+    rest = factor - 1
+    image = np.pad(image.repeat(factor, 0).repeat(factor, 1), ((0, rest), (0, rest), (0, 0)))
+    camera = CameraModel(larger, factor * width + rest, factor * height + rest)
+    large = prepare(model, View(image, camera))
+    for (crop, seen), (larger, same) in zip(small.other_crops, large.other_crops, strict=True):
+        assert larger.side == pytest.approx(factor * crop.side, abs=factor)
+        assert larger.centre == pytest.approx([factor * x for x in crop.centre], abs=2 * factor)
+        assert all(x % factor == 0 for x in (larger.x0, larger.y0, larger.side))
+        apart = (seen.float() - same.float()).abs().mean()
+        assert apart < 5, apart  # grey levels, of 255
+
+
 def test_masked_views_are_seen_in_no_other_crop(looks):
     # what is round the object may stand still while it turns
     image = np.random.default_rng(1).integers(0, 256, (224, 320, 3), dtype=np.uint8)
