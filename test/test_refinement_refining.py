@@ -104,9 +104,9 @@ def test_the_network_is_shown_the_refined_cameras_where_views_are_unsure(
     shown = []
     inner = refining.estimator.look_again
 
-    def watching(look, cameras, progress):
+    def watching(look, cameras, *args, **options):
         shown.append(cameras)
-        return inner(look, cameras, progress)
+        return inner(look, cameras, *args, **options)
 
     monkeypatch.setattr(refining.estimator, 'look_again', watching, raising=False)
     prepared = [refining.prepare(view) for view in unsure]

@@ -195,11 +195,13 @@ class Estimator:
         look: Look,
         cameras: tuple[np.ndarray, np.ndarray] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        other_crops: bool = True,
     ) -> Look | None:
         """What the network tells when it is shown cameras, noised a little.
 
-        Where photographs show more than their crops, it looks at another crop of them each time,
-        and what it matches then counts beside what it has matched before.
+        Where photographs show more than their crops, it looks at another crop of them each time
+        (unless `other_crops` is false), and what it matches then counts beside what it has
+        matched before.
 
         cameras: R (N, 3, 3) and t (N, 3) of the same views in the published world, as somebody
             knows them who knows more than it; None for those that it has told.
@@ -216,10 +218,12 @@ class Estimator:
             shown = replace(shown, settled=replace(settled, R=R, t=t))
         window, begin = look.window, time.perf_counter()
         with torch.inference_mode(), self._arithmetic():
-            others = [in_other_crop(self.model, p, look.count - 1) for p in prepared]
+            seen = prepared
+            if other_crops:
+                seen = [in_other_crop(self.model, p, look.count - 1) for p in prepared]
             encoded = time.perf_counter()
-            if any(a is not b for a, b in zip(others, prepared, strict=True)):
-                window = self._window(others)
+            if any(a is not b for a, b in zip(seen, prepared, strict=True)):
+                window = self._window(seen)
             else:
                 # what is seen in the same crops again is better seen, and nothing besides
                 shown = replace(shown, matches=())

@@ -146,10 +146,11 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         'second_look',
         True,
-        'Where refined poses are unsure (without `refine`: where matches and poses do not agree), '
-        'show the model these poses and have it look again, if the checkpoint is made for it; '
-        'at other crops of images without masks. Other poses are published before, and a newer '
-        'keyframe comes first; false saves the time of the processor.',
+        'Where refined poses are unsure, show the model these poses and have it look again, if '
+        'the checkpoint is made for it. Without `refine`: where its matches and poses do not '
+        'agree, up to twice, and at other crops of images without masks, which makes it more '
+        'accurate. Other poses are published before, and a newer keyframe comes first; false '
+        'saves the time of the processor.',
     ),
     Parameter(
         'seed',

@@ -231,7 +231,9 @@ def refined_looks(
     if first.sure.all() or not (len(first.pairs) or look.disagrees):
         return
     pulse = pulse_of(progress, found.tried)
-    again = estimator.look_again(look, (first.R, first.t), lambda *_: pulse())
+    # other crops, which cost their features, tell nothing more beside matches of photographs
+    cameras = first.R, first.t
+    again = estimator.look_again(look, cameras, lambda *_: pulse(), other_crops=False)
     if again is None:
         return
     second = refine_by(again.estimate, found, pulse)
