@@ -535,6 +535,11 @@ def windows(looks, monkeypatch):
     return found
 
 
+def test_no_views_are_refused_by_a_model_that_looks_again(looks):
+    with pytest.raises(ValueError, match='0 views, expected at least 2'):
+        looks[0].solve([])
+
+
 def test_later_looks_are_at_other_crops(looks, windows, photographs):
     estimator, _, _ = looks
     prepared = [estimator.prepare(view) for view in photographs]

@@ -294,7 +294,7 @@ class Estimator:
         """How often it may look again."""
         if not self._second_time:
             return 0
-        return max(1, *(len(p.other_crops) for p in prepared))
+        return max([1, *(len(p.other_crops) for p in prepared)])
 
     @property
     def _second_time(self) -> int:
