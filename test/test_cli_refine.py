@@ -28,6 +28,22 @@ def test_the_answer_is_refined_unless_told_not_to(photographs, tmp_path, capsys)
     assert 'views joined' not in capsys.readouterr().out
 
 
+def test_only_views_that_are_not_refined_have_other_crops(photographs, tmp_path, monkeypatch):
+    from ray_pose_ros.estimation.estimator import Estimator
+
+    look, have = Estimator.look, []
+
+    def seen(estimator, prepared, *rest):
+        have.append([bool(p.other_crops) for p in prepared])
+        return look(estimator, prepared, *rest)
+
+    monkeypatch.setattr(Estimator, 'look', seen)
+    given = ['estimate', str(photographs), '--out', str(tmp_path / 'out'), '--samples', '1']
+    assert cli.main([*given, '--matcher', 'sift']) == 0
+    assert cli.main([*given, '--no-refine']) == 0
+    assert have == [[False, False], [True, True]]
+
+
 def test_bad_matchers_are_refused(photographs, tmp_path, capsys):
     given = ['estimate', str(photographs), '--out', str(tmp_path / 'out')]
     assert cli.main([*given, '--matcher', 'magic']) == 2

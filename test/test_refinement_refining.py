@@ -11,6 +11,7 @@ from matching_fixtures import textured_views
 from ray_pose_ros.estimation.estimator import Estimator
 from ray_pose_ros.estimation.packed_view import packed
 from ray_pose_ros.estimation.views import View
+from ray_pose_ros.evaluation.methods import create_method
 from ray_pose_ros.matching import MatcherUnavailable, create_matcher
 from ray_pose_ros.node.economy import Economy
 from ray_pose_ros.node.model_loading import make_estimator
@@ -58,14 +59,17 @@ def test_another_camera_leaves_the_matches_and_not_what_they_mean(views, refinin
     assert [k.seconds for k in keyframes] == spent  # no feature was found again
 
 
-def test_a_packed_view_with_another_camera_is_still_a_masked_one(views, refining):
-    mask = np.zeros(views[0].image.shape[:2], dtype=bool)
-    mask[60:140, 60:180] = True
-    masked = replace(views[0], mask=mask)
-    again = refining.refocused(refining.prepare(masked), packed(masked).unpacked())
-    assert not again.other_crops
-    boxed = replace(views[0], box=masked.object_box)
-    assert refining.refocused(refining.prepare(boxed), packed(boxed).unpacked()).other_crops
+def test_views_that_are_refined_are_seen_in_one_crop(views, refining):
+    boxed = replace(views[0], box=(60, 60, 180, 140))
+    assert refining.estimator.prepare(boxed).other_crops
+    prepared = refining.prepare(boxed)
+    assert not prepared.other_crops
+    assert not refining.refocused(prepared, packed(boxed).unpacked()).other_crops
+    for method, some in ('model', True), ('refined:matcher=sift', False):
+        evaluated = create_method(method, {'device': 'cpu'})
+        evaluated = getattr(evaluated, 'prior', evaluated)
+        evaluated.begin(SimpleNamespace(views=[boxed]))
+        assert bool(evaluated.prepare([0])[0].other_crops) is some
 
 
 def test_known_matches_tell_the_focal_length(views, refining):

@@ -93,11 +93,11 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     return parser
 
 
-def run(args: argparse.Namespace, solve=None) -> int:
+def run(args: argparse.Namespace, solve=None, prepare=None) -> int:
     """Do it. Bad input raises ValueError before the model is loaded.
 
-    solve: called with the estimator, what it has prepared and the views, returns the estimate to
-        write; None for the estimator's own.
+    solve: called with the estimator, what is prepared and the views, returns the estimate to
+        write; prepare: called with the estimator and a view. None for the estimator's own.
     """
     from ray_pose_ros.estimation import images, inputs
 
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace, solve=None) -> int:
     prepared = []
     with progress_bar('features', 'view', len(loaded.views)) as progress:
         for view in loaded.views:
-            prepared.append(estimator.prepare(view))
+            prepared.append(prepare(estimator, view) if prepare else estimator.prepare(view))
             progress(len(prepared), len(loaded.views))
     estimate = (solve or _solve)(estimator, prepared, loaded.views)
     args.out.mkdir(parents=True, exist_ok=True)

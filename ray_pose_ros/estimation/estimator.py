@@ -128,10 +128,10 @@ class Estimator:
         self.plan = default_plan(model.config, model.noise_scheduler, steps or None)
         compiled_code()  # else the first solution would wait for it
 
-    def prepare(self, view: View) -> Prepared:
+    def prepare(self, view: View, other_crops: bool = True) -> Prepared:
         """Everything that is computed once for a view; see `preparation.prepare`."""
         with self._arithmetic():
-            return prepare(self.model, view, self.crop_scale, self.crop_params)
+            return prepare(self.model, view, self.crop_scale, self.crop_params, other_crops)
 
     def estimate(self, views: Sequence[View]) -> Estimate:
         """`solve` after `prepare` of each view."""
@@ -195,13 +195,11 @@ class Estimator:
         look: Look,
         cameras: tuple[np.ndarray, np.ndarray] | None = None,
         progress: Callable[[int, int], None] | None = None,
-        other_crops: bool = True,
     ) -> Look | None:
         """What the network tells when it is shown cameras, noised a little.
 
-        Where photographs show more than their crops, it looks at another crop of them each time
-        (unless `other_crops` is false), and what it matches then counts beside what it has
-        matched before.
+        Where the views were prepared with other crops, it looks at another one of them each time,
+        and what it matches then counts beside what it has matched before.
 
         cameras: R (N, 3, 3) and t (N, 3) of the same views in the published world, as somebody
             knows them who knows more than it; None for those that it has told.
@@ -218,9 +216,7 @@ class Estimator:
             shown = replace(shown, settled=replace(settled, R=R, t=t))
         window, begin = look.window, time.perf_counter()
         with torch.inference_mode(), self._arithmetic():
-            seen = prepared
-            if other_crops:
-                seen = [in_other_crop(self.model, p, look.count - 1) for p in prepared]
+            seen = [in_other_crop(self.model, p, look.count - 1) for p in prepared]
             encoded = time.perf_counter()
             if any(a is not b for a, b in zip(seen, prepared, strict=True)):
                 window = self._window(seen)

@@ -83,7 +83,11 @@ class Prepared:
 
 @torch.inference_mode()
 def prepare(
-    model: RayDiffuser, view: View, crop_scale: float = 1.15, crop_params: str = 'training'
+    model: RayDiffuser,
+    view: View,
+    crop_scale: float = 1.15,
+    crop_params: str = 'training',
+    other_crops: bool = True,
 ) -> Prepared:
     """Encode one view.
 
@@ -95,6 +99,7 @@ def prepare(
         view: the photograph.
         crop_scale: side of the crop over the longer side of the object's box.
         crop_params: 'training' or 'demo', for official models: see `official_crop_params`.
+        other_crops: whether later looks may be at other crops, where the view has any.
 
     Raises:
         ValueError: the crop misses the image, or the lens sees almost nothing of it.
@@ -122,7 +127,7 @@ def prepare(
         geometry = to_grid(looks.directions @ turn.T, config.grid, config.grid)
 
     # what is outside of a mask may stand still while the object turns
-    looks_otherwise = config.second_look and view.mask is None
+    looks_otherwise = other_crops and config.second_look and view.mask is None
     others = _other_images(view, crop, config.image_size) if looks_otherwise else ()
     image = extract_crop(view.image, crop, config.image_size)
     dtype = next(model.parameters()).dtype
@@ -249,7 +254,7 @@ def _turn_of(crop: Crop, camera: CameraModel) -> Tensor:
     return viewing_rotation(camera.unproject(centre, extrapolate=True))
 
 
-def other_crops(crop: Crop, width: int, height: int) -> list[Crop]:
+def crops_of_later_looks(crop: Crop, width: int, height: int) -> list[Crop]:
     """For later looks at an image of this size, a wider crop and a narrower one; none where nearly
     all of the image is in this one, or hardly any."""
     wider, narrower = _OTHER_SIDES
@@ -266,7 +271,7 @@ def _other_images(view: View, crop: Crop, size: int) -> tuple[tuple[Crop, Tensor
     """
     height, width = view.image.shape[:2]
     small, factor = view.image, max(1, crop.side // (2 * size))
-    others = other_crops(crop, width, height)
+    others = crops_of_later_looks(crop, width, height)
     if others and factor > 1:
         down, across = height // factor, width // factor
         whole = small[: down * factor, : across * factor]

@@ -79,10 +79,16 @@ class Method(Protocol):
 
 
 class ModelMethod:
-    """The estimator, as the command line and the node run it; features are cached per view."""
+    """The estimator, as the command line and the node run it; features are cached per view.
 
-    def __init__(self, estimator, name: str = 'model'):
-        self.name, self.estimator = name, estimator
+    prepare: called with a view; None for the estimator's own.
+    """
+
+    name = 'model'
+
+    def __init__(self, estimator, prepare: Callable | None = None):
+        self.estimator = estimator
+        self._prepare = prepare or estimator.prepare
         self._views: Sequence = ()
         self._prepared: dict[int, Any] = {}
 
@@ -110,7 +116,7 @@ class ModelMethod:
         """The estimator's `Prepared` of these views."""
         for index in map(int, indices):
             if index not in self._prepared:
-                self._prepared[index] = self.estimator.prepare(self._views[index])
+                self._prepared[index] = self._prepare(self._views[index])
         return [self._prepared[int(index)] for index in indices]
 
 

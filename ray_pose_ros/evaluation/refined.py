@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -177,8 +178,10 @@ def create(name: str, options: dict):
     if window is not None and 'deadline' in given:
         raise ValueError('options window and deadline are given, expected one of them')
     if name == 'refined':
+        from ray_pose_ros.refinement.refining import prepared_for_refinement
+
         estimator = _create_method('model', rest).estimator
-        prior = ModelMethod(estimator)
+        prior = ModelMethod(estimator, partial(prepared_for_refinement, estimator))
         return windowed(RefinedMethod(prior, device=str(estimator.device), **given), window)
     read_options(name, rest, {})
     prior = TruePrior(NOISE_DEG if name == 'oracle-refined' else None)

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     from .focal import unknown
     from .refine import default_matchers, keyframe
-    from .refining import refined
+    from .refining import prepared_for_refinement, refined
 
     try:
         matchers = default_matchers(args.matcher, str(usable_device(args.device)))
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             print(_of_focal(found.focal_sigma))
         return found
 
-    return command.run(args, solve)
+    return command.run(args, solve, prepared_for_refinement)
 
 
 def _of_focal(sigma: float | None) -> str:

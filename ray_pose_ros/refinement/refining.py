@@ -80,16 +80,14 @@ class RefiningEstimator:
 
     def prepare(self, view: View) -> RefinablePrepared:
         """As `Estimator.prepare`; feature points are found when a match is first asked for."""
-        prepared = self.estimator.prepare(view)
+        prepared = prepared_for_refinement(self.estimator, view)
         kept = {f.name: getattr(prepared, f.name) for f in fields(Prepared)}
         return RefinablePrepared(**kept, keyframe=keyframe(view))
 
     def refocused(self, prepared: RefinablePrepared, view: View) -> RefinablePrepared:
         """The same photograph with another camera: features and matches with others are kept."""
         prepared.keyframe.refocus()
-        anew = replace(self.prepare(view), keyframe=prepared.keyframe)
-        # a packed view that had a mask has its box only
-        return anew if prepared.other_crops else replace(anew, other_crops=())
+        return replace(self.prepare(view), keyframe=prepared.keyframe)
 
     def focal(
         self,
@@ -151,6 +149,15 @@ class RefiningEstimator:
         return refined(self.estimator, look, views, _keyframes(prepared), self.matchers)
 
 
+def prepared_for_refinement(estimator: Estimator, view: View) -> Prepared:
+    """A view whose answers are going to be refined.
+
+    Later looks at other crops, which cost their features, tell nothing more beside matches of
+    photographs.
+    """
+    return estimator.prepare(view, other_crops=False)
+
+
 def refined(
     estimator: Estimator,
     look: Look,
@@ -197,7 +204,7 @@ def refined(
             prepared = []
             for view in views:
                 pulse()
-                prepared.append(estimator.prepare(view))
+                prepared.append(prepared_for_refinement(estimator, view))
             look = estimator.look(prepared, lambda *_: pulse())
         sigma = None if focal is None else focal.sigma
         spent = {'match': matched - begin, 'focal': time.perf_counter() - matched}
@@ -231,9 +238,7 @@ def refined_looks(
     if first.sure.all() or not (len(first.pairs) or look.disagrees):
         return
     pulse = pulse_of(progress, found.tried)
-    # other crops, which cost their features, tell nothing more beside matches of photographs
-    cameras = first.R, first.t
-    again = estimator.look_again(look, cameras, lambda *_: pulse(), other_crops=False)
+    again = estimator.look_again(look, (first.R, first.t), lambda *_: pulse())
     if again is None:
         return
     second = refine_by(again.estimate, found, pulse)
