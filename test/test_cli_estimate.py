@@ -11,6 +11,7 @@ from PIL import Image
 
 from ray_pose_ros import cli
 from ray_pose_ros.estimation import colmap_files, export
+from ray_pose_ros.estimation.estimate import Estimate
 from ray_pose_ros.estimation.estimator import Estimator
 from ray_pose_ros.estimation.inputs import load_views
 
@@ -156,6 +157,16 @@ def test_true_cameras_at_one_place_do_not_lose_the_result(photos, checkpoint, tm
     assert 'the true cameras are all at one place' in capsys.readouterr().out
     errors = json.loads((tmp_path / 'a' / 'poses.json').read_text())['errors']
     assert 'rotation_median_deg' in errors and 'centre_median' not in errors
+
+
+def test_cameras_that_come_out_at_one_place_are_told_of(
+    photos, checkpoint, tmp_path, capsys, monkeypatch
+):
+    given = [photos / 'images', '--checkpoint', checkpoint, '--no-refine', '--out', tmp_path / 'a']
+    for same in (False, True):
+        monkeypatch.setattr(Estimate, 'at_one_place', same)
+        assert estimate(*given) == 0
+        assert ('masks of the object (--masks) are needed' in capsys.readouterr().err) is same
 
 
 def test_grey_and_transparent_images(photos, checkpoint, tmp_path):

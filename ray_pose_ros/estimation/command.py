@@ -93,6 +93,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     return parser
 
 
+_ONE_PLACE = (
+    'most cameras seem to stand at one place; if the object turned before a camera that stood '
+    'still, its surroundings were taken for it, and masks of the object (--masks) are needed'
+)
+
+
 def run(args: argparse.Namespace, solve=None, prepare=None) -> int:
     """Do it. Bad input raises ValueError before the model is loaded.
 
@@ -137,6 +143,8 @@ def run(args: argparse.Namespace, solve=None, prepare=None) -> int:
     written = results.write_all(
         args.out, estimate, loaded.views, errors, loaded.truth, args.save_rays
     )
+    if estimate.at_one_place:
+        print(f'note: {_ONE_PLACE}', file=sys.stderr)
     print(f'written to {args.out}{os.sep}: {", ".join(written)}')
     return 0
 

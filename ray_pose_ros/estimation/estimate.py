@@ -17,8 +17,12 @@ from ray_pose_ros.estimation.metric import MetricScale
 from ray_pose_ros.estimation.uncertainty import Doubts, MatchedDoubts
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.crops import Crop
-from ray_pose_ros.geometry.so3 import camera_centres
+from ray_pose_ros.geometry.so3 import angle_between, camera_centres
 from ray_pose_ros.multiview.two_view import RayMatches
+
+# Of two cameras that are taken to stand at one place: rad between them, and how far apart they are
+# over their distance from the object.
+_TURNED, _APART = np.radians(5.0), 0.1
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,22 @@ class Estimate:
     def centres(self) -> np.ndarray:
         """Camera centres (N, 3) in the world."""
         return camera_centres(self.R, self.t)
+
+    @property
+    def at_one_place(self) -> bool:
+        """Whether most pairs of three or more cameras stand and look alike.
+
+        Then nothing can be told of the object's other sides; and where it turned before a camera
+        that stood still, its surroundings have been taken for it.
+        """
+        if len(self.R) < 3:
+            return False
+        first, second = np.triu_indices(len(self.R), 1)
+        turned = angle_between(self.R[first], self.R[second])
+        apart = np.linalg.norm(self.centres[first] - self.centres[second], axis=1)
+        distance = np.linalg.norm(self.t, axis=1)
+        near = apart < _APART * np.minimum(distance[first], distance[second])
+        return bool(np.mean((turned < _TURNED) & near) > 0.5)
 
     def of_views(self, which: Sequence[int]) -> Estimate:
         """The same of some of the views, the first of which has to be the first one still."""

@@ -6,6 +6,11 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from ray_pose_ros.node.outputs import LATCHED
 
+_ONE_PLACE = (
+    'most cameras seem to stand at one place; if the object turns before a camera that stands '
+    'still, give masks of it'
+)
+
 
 class Status:
     """Publishes a DiagnosticStatus whenever it differs from the last one."""
@@ -28,6 +33,8 @@ class Status:
             level, message = DiagnosticStatus.WARN, f'lost: {lost}'
         elif solved is None:
             message = f'waiting for {settings.min_views} keyframes'
+        elif solved.estimate.at_one_place:
+            message = f'tracking, but {_ONE_PLACE}'
         if not enabled:
             message = 'paused'
         if state != 'active':
