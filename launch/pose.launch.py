@@ -36,7 +36,7 @@ ARGUMENTS = (
     ('motion_frame', '', 'frame in which TF knows where the camera is (odom): metric scale'),
     ('namespace', '', 'namespace of the node and of the camera topics'),
     ('use_rviz', 'false', 'start rviz2 with a view of the result'),
-    ('use_sim_time', 'false', 'take the time from /clock (simulation, ros2 bag play --clock)'),
+    ('use_sim_time', '', 'true: take the time from /clock (simulation, ros2 bag play --clock)'),
     ('log_level', 'info', 'debug, info, warn, error or fatal'),
     ('respawn', 'false', 'start the node again when its process has ended'),
 )
@@ -77,14 +77,15 @@ def generate_launch_description():
 def start(context):
     """Make the nodes; a function, because an empty argument must not override the file."""
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    overrides = {'use_sim_time': is_true(value['use_sim_time'])}
+    overrides = {}
     for name in ('image_transport', 'checkpoint', 'device', 'motion_frame'):
         if value[name]:
             overrides[name] = value[name]
-    for name in ('require_camera_info', 'rig', 'refine'):
+    for name in ('require_camera_info', 'rig', 'refine', 'use_sim_time'):
         if value[name]:
-            overrides[name] = is_true(value[name])
-    cameras = [name.strip() for name in value['cameras'].strip('[]').split(',') if name.strip()]
+            overrides[name] = is_true(name, value[name])
+    listed = [name.strip(' \'"') for name in value['cameras'].strip('[] ').split(',')]
+    cameras = [name for name in listed if name]
     if cameras:
         overrides['cameras'] = cameras
     node = Node(
@@ -95,7 +96,7 @@ def start(context):
         parameters=[LaunchConfiguration('params_file'), overrides],
         arguments=['--ros-args', '--log-level', value['log_level']],
         remappings=topics_of_one_camera(cameras, value['image_topic'], value['camera_info_topic']),
-        respawn=is_true(value['respawn']),
+        respawn=is_true('respawn', value['respawn']),
         respawn_delay=2.0,
         output='screen',
         emulate_tty=True,
@@ -106,16 +107,20 @@ def start(context):
         package='rviz2',
         executable='rviz2',
         arguments=['-d', PathJoinSubstitution([FindPackageShare(PACKAGE), 'rviz', 'pose.rviz'])],
-        parameters=[{'use_sim_time': overrides['use_sim_time']}],
+        parameters=[{'use_sim_time': overrides.get('use_sim_time', False)}],
         remappings=[(f'/{NODE}/{t}', f'{prefix}/{NODE}/{t}') for t in topics] if prefix else [],
         condition=IfCondition(LaunchConfiguration('use_rviz')),
     )
     return [node, rviz]
 
 
-def is_true(text):
-    """Read a switch."""
-    return text.lower() in ('true', '1', 'yes', 'on')
+def is_true(name, text):
+    """Read a switch; RuntimeError for what is none."""
+    words = {'true': True, '1': True, 'yes': True, 'on': True}
+    words |= {'false': False, '0': False, 'no': False, 'off': False}
+    if text.strip().lower() not in words:
+        raise RuntimeError(f'{name} is {text!r}, expected true or false')
+    return words[text.strip().lower()]
 
 
 def topics_of_one_camera(cameras, image_topic, camera_info_topic):

@@ -33,6 +33,16 @@ def photograph(path, tags, size=SIZE, orientation=None):
         # 4000 pixels of 2.5 micrometres, since reduced to 640
         ({FOCAL: IFDRational(6), RESOLUTION: IFDRational(10160), UNIT: 2, WIDTH: 4000}, 384),
         ({FOCAL: IFDRational(6), RESOLUTION: IFDRational(4000), UNIT: 3, WIDTH: 4000}, 384),
+        (
+            {
+                FOCAL: IFDRational(6),
+                RESOLUTION: IFDRational(4000),
+                UNIT: 3,
+                WIDTH: 3000,
+                HEIGHT: 4000,
+            },
+            384,
+        ),
         ({FOCAL: IFDRational(6), RESOLUTION: IFDRational(100), UNIT: 4}, 600),
         ({IN_35_MM: 26, WIDTH: 4000, HEIGHT: 3000}, 26 * DIAGONAL),
         ({IN_35_MM: 26, WIDTH: 3000, HEIGHT: 4000}, 26 * DIAGONAL),  # noted the other way up

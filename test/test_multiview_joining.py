@@ -1,5 +1,7 @@
 """Windows of views joined into one world."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -184,3 +186,16 @@ def test_cameras_at_the_object_or_at_one_place_are_survived():
     found = join(told(R, centres, sliding(9), rng), unknown(9))
     t = -np.einsum('nij,nj->ni', found.R, found.centres)
     assert np.abs(camera_centres(found.R, t) - centres).max() < 1e-3
+
+
+def test_a_map_of_many_views_of_one_window_takes_little_time_and_memory():
+    # as after the first view has left a full map: all pairs of it are told by one window alone
+    rng = np.random.default_rng(0)
+    R, centres = ring(150, rng)
+    windows = [range(150), range(140, 150)]
+    tracemalloc.start()
+    found = join(told(R, centres, windows, rng), unknown(150))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6  # 3 GB, with a scale for each pair
+    assert turns(found.R, R).max() < 1e-6

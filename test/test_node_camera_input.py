@@ -1,6 +1,7 @@
 """One camera's messages and sets of cameras, without a middleware: what becomes of every image."""
 
 import array
+import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -13,7 +14,8 @@ from node_harness import FRAME, IMAGES, SECOND, pinhole
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 
 from ray_pose_ros.node import camera_input, rig
-from ray_pose_ros.node.camera_input import CameraInput
+from ray_pose_ros.node.calibrations import MISSED
+from ray_pose_ros.node.camera_input import HELD_S, CameraInput
 from ray_pose_ros.node.conversions import time_message
 from ray_pose_ros.node.encodings import FORMATS
 from ray_pose_ros.node.object_hints import ObjectHints
@@ -280,6 +282,63 @@ def test_the_region_nearest_in_time_counts():
     assert hints.find(0, 9.0, 0.0).box == [3.0, 4.0, 13.0, 24.0]  # 0: however old
     hints.add_roi(RegionOfInterest(), 9.0)
     assert hints.find(0, 9.0, 0.5) == ObjectHints().find(0, 0.0, 0.0)
+
+
+def test_an_image_waits_for_the_region_that_is_found_in_it(monkeypatch):
+    host = Host(keyframe_min_interval=0.0, object_timeout=1.0)
+    camera, now = camera_of(host), [0.0]
+    monkeypatch.setattr(time, 'monotonic', lambda: now[0])
+    for k, at in enumerate((10.0, 12.0, 14.0)):  # a slow camera; each is looked through in 50 ms
+        now[0] = at
+        show(camera, at, k)
+        now[0] = at + 0.05
+        camera.on_roi(RegionOfInterest(x_offset=5 * k, y_offset=4, width=20, height=20))
+        if k == 0:
+            now[0] = at + HELD_S + 0.1  # nobody knew that regions come
+            camera.tick()
+    # what came once may be meant for all; when it comes again, it belongs to what was seen last
+    assert host.stamps == [[10.0], [14.0]] and host.refusals == {'no_object': 1}
+    assert host.offered[1][0].make_view().object_box[0] == 10
+
+
+def test_a_calibration_that_comes_when_it_changes_holds_for_all_images_after_it():
+    host = Host(keyframe_min_interval=0.0)
+    camera = camera_of(host)
+    camera.on_info(info_at(1.0))
+    for k in range(MISSED):
+        camera.on_image(image_at(10.0 + k, k))
+        camera._settle(now=True)
+    camera.on_image(image_at(14.0, 3))
+    assert host.stamps[-1] == [14.0]  # none of its own is waited for any more
+    other = info_at(15.0)
+    other.d = [0.1, 0.0, 0.0, 0.0, 0.0]
+    camera.on_info(other)
+    camera.on_image(image_at(16.0, 4))
+    assert host.stamps[-1] == [16.0] and not host.refusals
+
+
+def test_calibrations_of_each_image_that_change_serve_no_other_until_a_reset():
+    host = Host(keyframe_min_interval=0.0)
+    camera = camera_of(host)
+    show(camera, 10.0)
+    other = info_at(11.0)
+    other.d = [0.1, 0.0, 0.0, 0.0, 0.0]
+    camera.on_info(other)
+    camera.on_image(image_at(12.0, 1))
+    camera._settle(now=True)
+    assert host.refusals == {'no_camera_info': 1}
+    camera.reset()
+    camera.on_image(image_at(13.0, 2))
+    camera._settle(now=True)
+    assert host.stamps == [[10.0], [13.0]]
+
+
+def test_the_mask_of_the_first_image_after_time_went_back_stays():
+    hints = ObjectHints()
+    hints.add_mask('old', 100 * SECOND)
+    hints.add_mask('new', SECOND)
+    hints.rewind(2 * SECOND)
+    assert hints.find(SECOND, 0.0, 1.0).mask == 'new'
 
 
 def test_an_image_waits_for_the_mask_of_its_stamp_and_gets_no_other():

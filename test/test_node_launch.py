@@ -58,7 +58,7 @@ def test_by_default_the_parameter_file_decides():
     assert (node.kwargs['package'], node.kwargs['executable']) == ('ray_pose_ros', 'pose_node')
     file, overrides = parameters(node, context)
     assert file == str(ROOT / 'config' / 'pose.yaml')
-    assert overrides == {'use_sim_time': False}
+    assert overrides == {}  # use_sim_time among them
     assert node.kwargs['remappings'] == [] and node.kwargs['respawn'] is False
     for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
         assert node.environment[name] == PROFILE
@@ -75,6 +75,15 @@ def test_topics_of_a_camera_that_has_names_of_its_own():
     assert ('front/image_raw', '/a') in node.kwargs['remappings']
     with pytest.raises(RuntimeError, match='for one camera'):
         execute(cameras='front,rear', image_topic='/a')
+
+
+def test_switches_and_lists_of_other_spelling():
+    with pytest.raises(RuntimeError, match="refine is 'ture', expected true or false"):
+        execute(refine='ture')
+    for cameras in ('["front", "rear"]', "['front','rear']", '[front, rear]'):
+        context = execute(cameras=cameras, use_sim_time='False')
+        overrides = parameters(context.nodes[0], context)[1]
+        assert overrides == {'cameras': ['front', 'rear'], 'use_sim_time': False}
 
 
 def test_respawn():

@@ -138,6 +138,16 @@ def test_save_writes_all_keyframes_of_the_map(start, tmp_path):
     (folder,) = (tmp_path / 'out').iterdir()
     frames = json.loads((folder / 'poses.json').read_text())['frames']
     assert len(frames) == 6
+    # a bag that begins anew: the same stamps, and all images are there
+    one_by_one(harness, range(6))
+    assert harness.until(lambda: harness.node.health.keyframes == 12)
+    assert harness.until(lambda: not harness.node.worker.waiting, 5)
+    answer = harness.trigger('save')
+    assert answer.success, answer.message
+    again = max((tmp_path / 'out').iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    saved = [f['file'] for f in json.loads((again / 'poses.json').read_text())['frames']]
+    assert len(set(saved)) == 12 and all((again / name).is_file() for name in saved)
+    assert saved[6].endswith('_k6.png') and saved[:6] == [f['file'] for f in frames]
     for k, frame in enumerate(frames):
         image = cv2.imread(str(folder / frame['file']))[..., ::-1]
         assert image.shape == IMAGES[k].shape

@@ -50,6 +50,7 @@ def test_every_default_is_allowed_and_described():
         ({'image_transport': 'theora'}, "expected one of 'raw', 'compressed'"),
         ({'cameras': []}, 'expected different, non-empty names'),
         ({'cameras': ['a', '/a/']}, 'expected different, non-empty names'),
+        ({'cameras': ['a/b', 'a_b']}, 'expected different, non-empty names'),
         ({'cameras': ['rear-cam']}, "cameras names 'rear-cam', expected a topic name of ROS"),
         ({'cameras': ['front/']}, "'front/', expected .* none at its end"),
         ({'cameras': ['a//b']}, "'a//b', expected"),

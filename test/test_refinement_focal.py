@@ -97,7 +97,8 @@ def test_views_are_solved_again_with_what_was_found(monkeypatch):
         camera_source: str = 'given'
 
     class Estimator:
-        def prepare(self, view):
+        def prepare(self, view, other_crops):
+            assert not other_crops
             return view
 
         def look(self, views, progress):

@@ -152,3 +152,10 @@ def test_a_wrong_guess_of_the_model_is_made_good_by_rounds(monkeypatch):
     assert np.degrees(off).max() < 0.5
     assert set(found.timings) >= {'match', 'refine'}
     assert told[-1] == (pairs.tried, pairs.tried)
+
+
+@pytest.mark.parametrize('sides', [1, 5])
+def test_views_from_a_few_places_only_are_chosen_among_all_the_same(sides):
+    axes = np.stack([rotation_from_vector(np.array([0, 1.0 * k, 0])) for k in range(sides)])
+    chosen = some(np.tile(axes, (MANY + 4, 1, 1))[: MANY + 4])
+    assert len(set(chosen.tolist())) == MANY and chosen[0] == 0

@@ -219,7 +219,7 @@ class Estimator:
             seen = [in_other_crop(self.model, p, look.count - 1) for p in prepared]
             encoded = time.perf_counter()
             if any(a is not b for a, b in zip(seen, prepared, strict=True)):
-                window = self._window(seen)
+                window = self._window(seen, window.samples)  # as many as there was memory for
             else:
                 # what is seen in the same crops again is better seen, and nothing besides
                 shown = replace(shown, matches=())
@@ -232,8 +232,8 @@ class Estimator:
         estimate = self._estimate(prepared, found, timings)
         return Look(estimate, look.window, found, look.count + 1)
 
-    def _window(self, prepared: Sequence[Prepared]) -> Window:
-        samples = self._samples_of(len(prepared))
+    def _window(self, prepared: Sequence[Prepared], samples: int | None = None) -> Window:
+        samples = samples or self._samples_of(len(prepared))
         return Window.of(self.model, prepared, samples, len(self.plan.steps) == 1)
 
     def _look(

@@ -39,6 +39,8 @@ def focal_length(image: Image.Image) -> float | None:
         focal = equivalent / _DIAGONAL_MM * _diagonal(*image.size)
     elif mm and resolution:
         scale = image.width / width if width else 1.0
+        if width and height:  # software turns images and leaves the noted sides as they were
+            scale = max(image.size) / max(width, height)
         focal = mm * resolution / _MM.get(int(unit), 25.4) * scale
     else:
         return None

@@ -212,14 +212,14 @@ def _entry(content: Any, where: str) -> Entry:
     K = _array(content['K'], (3, 3), f'{where}: K')
     size = None
     if content.get('width') is not None and content.get('height') is not None:
-        size = (int(content['width']), int(content['height']))
+        size = _size(content['width'], content['height'], where)
     posed = content.get('R') is not None and content.get('t') is not None
     box = content.get('bbox_xyxy')
     entry = Entry(
         K=K,
         size=size,
         distortion_model=content.get('distortion_model') or 'none',
-        distortion=tuple(float(x) for x in content.get('distortion') or ()),
+        distortion=_distortion(content.get('distortion'), where),
         box=None if box is None else _box(box, where),
         R=_rotation(content['R'], where) if posed else None,
         t=_array(content['t'], (3,), f'{where}: t') if posed else None,
@@ -230,6 +230,22 @@ def _entry(content: Any, where: str) -> Entry:
     except ValueError as error:
         raise ValueError(f'{where}: {error}') from error
     return entry
+
+
+def _size(width: Any, height: Any, where: str) -> tuple[int, int]:
+    try:
+        return int(width), int(height)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f'{where}: width and height are {width!r} and {height!r}, expected pixels'
+        ) from error
+
+
+def _distortion(values: Any, where: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(x) for x in values or ())
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'{where}: distortion is {values!r}, expected numbers') from error
 
 
 def _calibration(content: dict[str, Any], where: str) -> dict[str, Any]:

@@ -87,7 +87,11 @@ class KeyframeMap:
         while len(self) + len(new) > self.size and self._drop(set(ids)):
             pass
         self._keyframes |= {k.id: k for k in keyframes}
-        there = _join(self._world, ids, estimate)
+        try:
+            there = _join(self._world, ids, estimate)
+        except Exception:
+            self._forget()  # what is half joined serves nobody; the next window begins anew
+            raise
         poses = _poses_of(self._world.cameras(ids))
         moved = replace(estimate, rays=_moved(estimate.rays, there), **poses)
         self._note(ids, moved, _EACH)

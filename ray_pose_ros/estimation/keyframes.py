@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -121,8 +122,11 @@ class Keyframe:
 
 
 def frame_safe(camera: str) -> str:
-    """Turn a camera's topic prefix into something a frame may be called: `/a/b` -> `a_b`."""
-    return camera.strip('/').replace('/', '_')
+    """Turn a camera's topic prefix into something a frame and a file may be called.
+
+    `/a/b` -> `a_b`, `~/a` -> `_a`.
+    """
+    return re.sub(r'\W+', '_', camera.strip('/'))
 
 
 class KeyframeBuffer:

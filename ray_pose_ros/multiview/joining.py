@@ -182,8 +182,13 @@ def _scales(answers: Answers, own, trust, distance: float) -> np.ndarray:
     pairs = np.stack([answers.view[first], views], axis=1)
     # the distance of the first view from the object is the smallest of all pairs
     _, of = np.unique(pairs, axis=0, return_inverse=True)
-    sigma = np.clip(doubt / length, _LEAST, _MOST)
-    fit = _Fit(of.reshape(-1), window, np.log(length)[:, None], sigma, trusted)
+    of = of.reshape(-1)
+    # What one window alone tells fits any scale of it, and of a large one it is nearly all.
+    several = (np.bincount(of)[of] > 1) | (of == 0)
+    _, of = np.unique(of[several], return_inverse=True)
+    sigma = np.clip(doubt / length, _LEAST, _MOST)[several]
+    told = np.log(length)[several, None]
+    fit = _Fit(of.reshape(-1), window[several], told, sigma, trusted[several])
     fit.solve(hold=np.log([distance]))
     return np.exp(fit.of_window[:, 0])
 

@@ -9,6 +9,7 @@ from sensor_msgs.msg import CameraInfo
 
 KEPT = 60
 ANNOUNCED_S = 0.5  # without a CameraInfo for so long, images are not announced by them
+MISSED = 3  # images without a CameraInfo of their stamp, after which none is waited for
 PEEK_S = 1.0  # an image is taken at least this often, as a sign of life
 
 
@@ -23,7 +24,8 @@ class Calibrations:
     def __init__(self) -> None:
         self._by_stamp: OrderedDict[int, CameraInfo] = OrderedDict()
         self._last: CameraInfo | None = None
-        self._vary = False
+        self._vary = self._paired = False
+        self._missed = 0
         self._announce, self._arrived, self._peek_at = False, 0.0, 0.0
         self._skipped: deque[int] = deque(maxlen=KEPT)
 
@@ -46,10 +48,27 @@ class Calibrations:
             self._by_stamp.popitem(last=False)
         self._arrived = time.monotonic()
 
+    @property
+    def awaited(self) -> bool:
+        """Whether one of an image's own stamp may yet come."""
+        return self._paired or self._missed < MISSED
+
     def of(self, stamp_ns: int) -> tuple[CameraInfo | None, bool]:
-        """Return that of an image, or the last one, and whether it is the image's for certain."""
+        """Return that of an image, or the last one, and whether it is the image's for certain.
+
+        The last one is, as long as they do not change, or where none has had an image's stamp:
+        then they are published when they change, and not with images.
+        """
         found = self._by_stamp.get(stamp_ns)
-        return found or self._last, found is not None or self._last is None or not self._vary
+        if found is not None:
+            self._paired = True
+            return found, True
+        self._missed += 1
+        return self._last, self._last is None or not (self._vary and self._paired)
+
+    def forget_change(self) -> None:
+        """Take the last one for that of all images to come, until they change again."""
+        self._vary = False
 
     # -- announcements --------------------------------------------------------------------------
 

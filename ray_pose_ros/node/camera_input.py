@@ -38,7 +38,7 @@ from ray_pose_ros.node.object_hints import Hint, ObjectHints
 from ray_pose_ros.node.work import Candidate
 
 JUMP_NS = 1_000_000_000  # stamps that go back further mean that time was reset, not disorder
-HELD_S = 0.3  # how long an image waits for the CameraInfo and the mask of its stamp
+HELD_S = 0.3  # how long an image waits for its CameraInfo, and its mask or region
 LOOK_SHARE = 0.4  # of keyframe_min_interval passes between two looks at an unchanged scene
 
 
@@ -119,6 +119,7 @@ class CameraInput:
     def reset(self) -> None:
         """Forget the last keyframe and what waits; the calibration stays."""
         self._gate.reset()
+        self._infos.forget_change()
         if self._held:
             self._host.drop(self.name, 'reset')
         self._held = self._looked_ns = None
@@ -152,8 +153,9 @@ class CameraInput:
         self._settle()
 
     def on_roi(self, msg: RegionOfInterest) -> None:
-        """Note where the object is from now on."""
+        """Note where the object is from now on; an image that waited for it goes on."""
         self._hints.add_roi(msg, time.monotonic())
+        self._settle()
 
     def on_mask(self, msg: Image) -> None:
         """Keep a mask of the object; an image that waited for it goes on."""
@@ -259,7 +261,7 @@ class CameraInput:
                 f'stamps went back by {(last - stamp_ns) * 1e-9:.1f} s; starting afresh from here',
             )
             self.reset()
-            self._hints.rewind()
+            self._hints.rewind(stamp_ns + JUMP_NS)
             self._infos.forget_skipped()
             self.last_stamp_ns = None
             return True
@@ -273,7 +275,8 @@ class CameraInput:
         frame = self._held
         if frame is None:
             return
-        complete = frame.stamp_ns in self._infos and not self._hints.waits_for(frame.stamp_ns)
+        calibrated = frame.stamp_ns in self._infos or not self._infos.awaited
+        complete = calibrated and not self._hints.waits_for(frame.stamp_ns, frame.arrived)
         if not (now or complete or time.monotonic() - frame.arrived > HELD_S):
             return
         self._held = None

@@ -48,6 +48,7 @@ class Health:
         self.reduced = ''  # what is left out for want of memory
         self.last_save: str | None = None
         self.scale = ''  # what the unit of lengths is
+        self.lost: str | None = None  # why nothing is on /tf
         self.namesakes = 0
         self.seconds: dict[str, float] = {}
         self.device = ''
@@ -100,7 +101,8 @@ class Health:
             message = 'no images on ' + ', '.join(c.image_topic for c in silent)
         if self.last_refusal and now - self.last_refusal[0] < RECENT_S:
             # a camera that is dead is told first, however often another's messages are refused
-            level, before = WARN, f'{message}; ' if level == WARN else ''
+            before = f'{message}; ' if level == WARN or state != 'active' else ''
+            level = WARN
             message = before + self.last_refusal[1]
         values = {
             'images received': received,
@@ -116,6 +118,8 @@ class Health:
         level, message = OK, 'estimating' if self.estimates else 'waiting for keyframes'
         if state != 'active':
             message = f'the node is {state}'
+        elif self.lost:
+            level, message = WARN, f'lost: {self.lost}'
         if self.namesakes:
             level, message = WARN, f'{self.namesakes} more node(s) have the name of this one'
         if self.reduced:

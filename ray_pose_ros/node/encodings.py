@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+_STEP = 4096  # bytes of padding that are looked at at once
 MOST_BYTES = 8  # a pixel: four channels of 16 bits
 
 
@@ -177,15 +178,20 @@ def compressed_size(data) -> tuple[int, int]:
         return int.from_bytes(raw[16:20], 'big'), int.from_bytes(raw[20:24], 'big')
     if raw.startswith(b'\xff\xd8'):
         size = _jpeg_size(memoryview(data).cast('B'))
-        if size is None or b'\xff\xd9' not in _tail(data, 1024):
+        if size is None or b'\xff\xd9' not in _tail(data, 1024, padded=True):
             raise ImageError(f'JPEG of {len(data)} bytes is truncated or corrupt')
         return size
     raise ImageError(f'compressed image starts with {raw[:4]!r}, expected a JPEG or a PNG')
 
 
-def _tail(data, count: int) -> bytes:
+def _tail(data, count: int, padded: bool = False) -> bytes:
+    """Return the last bytes; of `padded` data, those before the zeros at its end."""
     view = memoryview(data).cast('B')
-    return bytes(view[max(0, len(view) - count) :])
+    end = len(view)
+    while padded and end and view[end - 1] == 0:
+        begin = max(0, end - _STEP)
+        end = begin + len(bytes(view[begin:end]).rstrip(b'\0'))
+    return bytes(view[max(0, end - count) : end])
 
 
 def _jpeg_size(view: memoryview) -> tuple[int, int] | None:

@@ -44,13 +44,20 @@ class ObjectHints:
         while len(self._masks) > KEPT_MASKS:
             self._masks.popitem(last=False)
 
-    def rewind(self) -> None:
-        """Forget what has stamps, after time went back."""
-        self._masks.clear()
+    def rewind(self, stamp_ns: int) -> None:
+        """Forget masks of later stamps, after time went back."""
+        for late in [s for s in self._masks if s > stamp_ns]:
+            del self._masks[late]
 
-    def waits_for(self, stamp_ns: int) -> bool:
-        """Say whether masks come, but the one of this stamp has not yet."""
-        return bool(self._masks) and max(self._masks) < stamp_ns
+    def waits_for(self, stamp_ns: int, arrived: float) -> bool:
+        """
+        Say whether masks come, but the one of an image's stamp has not yet; or so for regions.
+
+        A region that came once holds for all images: none is waited for.
+        """
+        if self._masks:
+            return max(self._masks) < stamp_ns
+        return len(self._rois) > 1 and self._rois[-1][0] < arrived
 
     def find(self, stamp_ns: int, arrived: float, timeout: float) -> Hint:
         """

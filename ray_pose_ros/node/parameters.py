@@ -11,6 +11,7 @@ import re
 from dataclasses import field, make_dataclass
 from typing import Any
 
+from ray_pose_ros.estimation.keyframes import frame_safe
 from ray_pose_ros.estimation.metric import MOST_SIGMA
 from ray_pose_ros.node.parameter import ANY, START, Parameter, ParameterError
 from ray_pose_ros.node.rig_settings import check_cameras
@@ -397,10 +398,11 @@ def make_settings(values: dict[str, Any]) -> Settings:
         BY_NAME[name].check(value)
     values = {k: list(v) if isinstance(BY_NAME[k].default, list) else v for k, v in values.items()}
     settings = Settings(**values)
-    names = [c.strip('/') for c in settings.cameras]
+    names = [frame_safe(c) for c in settings.cameras]
     if not names or not all(names) or len(set(names)) != len(names):
         raise ParameterError(
-            f'parameter cameras is {settings.cameras!r}, expected different, non-empty names'
+            f'parameter cameras is {settings.cameras!r}, expected different, non-empty '
+            'names, also with _ for each /, as in frames and files'
         )
     for name in settings.cameras:
         if not _TOPIC.fullmatch(name):

@@ -139,8 +139,12 @@ class PoseNode(ManagedModelNode):
         return SUCCESS
 
     def on_error(self, state) -> TransitionCallbackReturn:
-        """Unsubscribe what a transition that failed has subscribed to."""
+        """Unsubscribe what a transition that failed has subscribed to, and forget keyframes.
+
+        Afterwards all parameters may be others.
+        """
         self._unsubscribe()
+        self._forget(lenses=True)
         return super().on_error(state)
 
     def _unsubscribe(self) -> None:
@@ -237,7 +241,7 @@ class PoseNode(ManagedModelNode):
 
     def _tell_status(self) -> None:
         lost = self._outputs.transforms.lost if self._outputs else None
-        self.health.scale = self._metric.scale
+        self.health.scale, self.health.lost = self._metric.scale, lost
         self._status.update(
             self.state, self.enabled, self._last, lost, self._metric.scale, self.settings
         )
@@ -276,6 +280,7 @@ class PoseNode(ManagedModelNode):
     @outlives
     def _on_reset(self, request, response):
         self._forget()
+        self._tell_status()
         response.success, response.message = True, 'all keyframes are forgotten'
         return response
 
@@ -299,6 +304,7 @@ class PoseNode(ManagedModelNode):
     @outlives
     def _on_enable(self, request, response):
         self.enabled = bool(request.data)
+        self._tell_status()
         response.success, response.message = True, 'enabled' if self.enabled else 'paused'
         return response
 

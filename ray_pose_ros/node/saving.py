@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -125,13 +126,26 @@ def _write(folder: Path, solved) -> list[str]:
     from ray_pose_ros.estimation.packed_view import Unpacked
 
     everything = solved.mapped or solved
-    views = Unpacked([k.view for k in everything.keyframes])
+    names = _names(everything.keyframes)
+    views = Unpacked(
+        [replace(k.view, name=n) for k, n in zip(everything.keyframes, names, strict=True)]
+    )
     for view in views:
         path = folder / inside(view.name)
         bgr = cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR)
         if not cv2.imwrite(str(path), bgr):
             raise OSError(f'{path.name} cannot be written')
-    return results.write_all(folder, everything.estimate, views)
+    return results.write_all(folder, replace(everything.estimate, names=names), views)
+
+
+def _names(keyframes) -> tuple[str, ...]:
+    """Return file names of keyframes; stamps come again where a bag loops."""
+    names = []
+    for keyframe in keyframes:
+        name = Path(keyframe.view.name)
+        again = name.name in names
+        names.append(f'{name.stem}_k{keyframe.id}{name.suffix}' if again else name.name)
+    return tuple(names)
 
 
 def inside(name: str) -> str:

@@ -183,6 +183,7 @@ class Worker:
             self._economy, self._running, self.busy_since = None, None, None
             self._pipeline.forget_map()  # the thread that is left alone may be at it
             self.loading = False
+            self._wake.notify_all()  # the old thread, so that it takes nobody else's call
         for future in futures:
             if not future.done():
                 future.set_exception(WorkerLost('the worker thread was given up'))
