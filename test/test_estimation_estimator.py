@@ -564,6 +564,16 @@ def test_later_looks_are_at_other_crops(looks, windows, photographs):
         assert len(every) == 3 and every[0].same_as(seen[0].answer.matches[0][pair])
 
 
+def test_later_looks_draw_as_many_samples_as_the_first(looks, windows, photographs, monkeypatch):
+    estimator, _, _ = looks
+    prepared = [estimator.prepare(view) for view in photographs]
+    with monkeypatch.context() as patched:  # memory was short, and is thought to suffice again
+        patched.setattr(estimator, 'samples', 1)
+        first = estimator.look(prepared)
+    estimator.look_again(first)
+    assert [w.samples for w in windows] == [1, 1]
+
+
 def test_a_second_look_at_the_same_crop_is_the_better_one_and_the_last(looks, windows):
     estimator, prepared, _ = looks
     first = estimator.look(prepared)

@@ -17,6 +17,7 @@ from ray_pose_ros.geometry.so3 import (
     rotation_from_vector,
     vector_from_rotation,
 )
+from ray_pose_ros.multiview import windows
 from ray_pose_ros.multiview.two_view import RayMatches
 
 COUNT, WINDOW = 12, 5
@@ -177,6 +178,17 @@ def test_a_window_that_shares_no_keyframe_begins_anew():
     assert np.allclose(found.R, told.R) and np.allclose(found.t, told.t)
     assert [k.id for k in map_.whole(found).keyframes] == list(range(6, 11))
     assert map_.begun == 2
+
+
+def test_a_join_that_fails_leaves_no_half_joined_map(monkeypatch):
+    map_ = KeyframeMap(20)
+    join_all(map_, [range(4)])
+    with monkeypatch.context() as patched:
+        patched.setattr(windows, 'join', lambda *_, **__: {}['no'])
+        with pytest.raises(KeyError, match='no'):
+            map_.join(keyframes(range(2, 6)), window(range(2, 6)))
+    join_all(map_, [range(2, 6), range(4, 8)])
+    assert len(map_) == 6
 
 
 def test_one_shared_keyframe_is_enough():

@@ -221,6 +221,8 @@ def test_evicted_and_lost_frames_are_published_no_more(start):
     assert set_parameter(harness, 'lost_rotation_sigma', 0.01).successful
     harness.show([6], IMAGES, CAMERA)
     assert harness.until(lambda: 'uncertain by 3 degrees' in statuses[-1].message)
+    said = harness.client.levels
+    assert harness.until(lambda: said['/ray_pose: estimate'][1].startswith('lost: '), 5)
     assert not harness.client.tf
     assert set_parameter(harness, 'lost_rotation_sigma', 0.5).successful
     harness.show([7], IMAGES, CAMERA)

@@ -216,6 +216,15 @@ def test_truncated_compressed_is_refused_not_filled_with_grey(suffix):
         decode_compressed(whole, 0.01)
 
 
+@pytest.mark.parametrize('padding', [1, 2000, 10_000])
+def test_a_padded_jpeg_is_whole(padding):
+    whole = cv2.imencode('.jpg', SMOOTH)[1].tobytes()
+    padded = CompressedImage(data=array.array('B', whole + bytes(padding)))
+    assert c.image_from_message(padded).shape == SMOOTH.shape
+    with pytest.raises(ImageError, match='truncated'):
+        c.glance(CompressedImage(data=array.array('B', whole[:-200] + bytes(padding))), 50.0)
+
+
 def test_compressed_depth_is_refused():
     with pytest.raises(ImageError, match="'16UC1; compressedDepth', expected a JPEG or PNG"):
         c.glance(CompressedImage(format='16UC1; compressedDepth'), 50.0)
