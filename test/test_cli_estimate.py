@@ -1,6 +1,7 @@
 """`ray-pose estimate` from files to files."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -157,6 +158,18 @@ def test_true_cameras_at_one_place_do_not_lose_the_result(photos, checkpoint, tm
     assert 'the true cameras are all at one place' in capsys.readouterr().out
     errors = json.loads((tmp_path / 'a' / 'poses.json').read_text())['errors']
     assert 'rotation_median_deg' in errors and 'centre_median' not in errors
+
+
+def test_a_table_that_cannot_be_printed_costs_no_result(photos, checkpoint, tmp_path):
+    given = [photos / 'images', '--checkpoint', checkpoint, '--no-refine', '--out', tmp_path / 'a']
+    ended = subprocess.run(
+        [sys.executable, '-m', 'ray_pose_ros.cli', 'estimate', *map(str, given)],
+        env=os.environ | {'PYTHONIOENCODING': 'ascii'},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 2 and "can't encode" in ended.stderr
+    assert (tmp_path / 'a' / 'poses.json').is_file()
 
 
 def test_cameras_that_come_out_at_one_place_are_told_of(

@@ -139,10 +139,11 @@ def run(args: argparse.Namespace, solve=None, prepare=None) -> int:
     estimate = (solve or _solve)(estimator, prepared, loaded.views)
     args.out.mkdir(parents=True, exist_ok=True)
     errors = results.compare(estimate, loaded.truth, loaded.scene_centres)
-    print(results.table(estimate, errors))
+    # before anything is printed: a terminal or a pipe may not take it
     written = results.write_all(
         args.out, estimate, loaded.views, errors, loaded.truth, args.save_rays
     )
+    print(results.table(estimate, errors))
     if estimate.at_one_place:
         print(f'note: {_ONE_PLACE}', file=sys.stderr)
     print(f'written to {args.out}{os.sep}: {", ".join(written)}')

@@ -13,7 +13,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         default=True,
         help='make the answer exact by feature matches where views overlap (default); without, '
-        'the model alone, in a seventh of the time',
+        'the model alone, in about a quarter of the time',
     )
     parser.add_argument(
         '--matcher',
