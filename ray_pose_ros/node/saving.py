@@ -131,7 +131,7 @@ def _write(folder: Path, solved) -> list[str]:
         [replace(k.view, name=n) for k, n in zip(everything.keyframes, names, strict=True)]
     )
     for view in views:
-        path = folder / inside(view.name)
+        path = folder / view.name
         bgr = cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR)
         if not cv2.imwrite(str(path), bgr):
             raise OSError(f'{path.name} cannot be written')
@@ -142,7 +142,7 @@ def _names(keyframes) -> tuple[str, ...]:
     """Return file names of keyframes; stamps come again where a bag loops."""
     names = []
     for keyframe in keyframes:
-        name = Path(keyframe.view.name)
+        name = Path(inside(keyframe.view.name))
         again = name.name in names
         names.append(f'{name.stem}_k{keyframe.id}{name.suffix}' if again else name.name)
     return tuple(names)
