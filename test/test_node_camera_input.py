@@ -317,6 +317,22 @@ def test_a_calibration_that_comes_when_it_changes_holds_for_all_images_after_it(
     assert host.stamps[-1] == [16.0] and not host.refusals
 
 
+def test_a_camera_whose_calibrations_come_late_and_after_its_images_has_one_for_each():
+    host = Host(keyframe_min_interval=0.0)
+    camera = camera_of(host)
+    for k in range(MISSED):  # before the other topic is heard
+        camera.on_image(image_at(10.0 + k, k))
+        camera._settle(now=True)
+    for k, bent in ((3, 0.0), (4, 0.1), (5, 0.2)):  # a zoom
+        camera.on_image(image_at(10.0 + k, k))
+        own = info_at(10.0 + k)
+        own.d = [bent, 0.0, 0.0, 0.0, 0.0]
+        camera.on_info(own)
+    assert host.stamps == [[14.0], [15.0]]  # the one before was when nothing was known yet
+    views = [group[0].make_view() for group in host.offered]
+    assert [float(v.camera.distortion[0]) for v in views] == [0.1, 0.2]
+
+
 def test_calibrations_of_each_image_that_change_serve_no_other_until_a_reset():
     host = Host(keyframe_min_interval=0.0)
     camera = camera_of(host)

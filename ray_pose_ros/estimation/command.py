@@ -93,12 +93,6 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     return parser
 
 
-_ONE_PLACE = (
-    'most cameras seem to stand at one place; if the object turned before a camera that stood '
-    'still, its surroundings were taken for it, and masks of the object (--masks) are needed'
-)
-
-
 def run(args: argparse.Namespace, solve=None, prepare=None) -> int:
     """Do it. Bad input raises ValueError before the model is loaded.
 
@@ -119,6 +113,7 @@ def run(args: argparse.Namespace, solve=None, prepare=None) -> int:
         print(f'note: {note}', file=sys.stderr)
 
     from ray_pose_ros.estimation import results
+    from ray_pose_ros.estimation.estimate import ONE_PLACE
     from ray_pose_ros.estimation.estimator import Estimator
 
     estimator = Estimator(
@@ -145,7 +140,7 @@ def run(args: argparse.Namespace, solve=None, prepare=None) -> int:
     )
     print(results.table(estimate, errors))
     if estimate.at_one_place:
-        print(f'note: {_ONE_PLACE}', file=sys.stderr)
+        print(f'note: {ONE_PLACE} (--masks) are needed', file=sys.stderr)
     print(f'written to {args.out}{os.sep}: {", ".join(written)}')
     return 0
 

@@ -20,6 +20,11 @@ from ray_pose_ros.geometry.crops import Crop
 from ray_pose_ros.geometry.so3 import angle_between, camera_centres
 from ray_pose_ros.multiview.two_view import RayMatches
 
+# What it means for whoever asked, where `Estimate.at_one_place`.
+ONE_PLACE = (
+    'most cameras seem to stand at one place; if the object turned before a camera that stood '
+    'still, its surroundings were taken for it, and masks of the object'
+)
 # Of two cameras that are taken to stand at one place: rad between them, and how far apart they are
 # over their distance from the object.
 _TURNED, _APART = np.radians(5.0), 0.1
@@ -89,7 +94,8 @@ class Estimate:
             return False
         first, second = np.triu_indices(len(self.R), 1)
         turned = angle_between(self.R[first], self.R[second])
-        apart = np.linalg.norm(self.centres[first] - self.centres[second], axis=1)
+        centres = self.centres
+        apart = np.linalg.norm(centres[first] - centres[second], axis=1)
         distance = np.linalg.norm(self.t, axis=1)
         near = apart < _APART * np.minimum(distance[first], distance[second])
         return bool(np.mean((turned < _TURNED) & near) > 0.5)

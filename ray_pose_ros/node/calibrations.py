@@ -25,7 +25,7 @@ class Calibrations:
         self._by_stamp: OrderedDict[int, CameraInfo] = OrderedDict()
         self._last: CameraInfo | None = None
         self._vary = self._paired = False
-        self._missed = 0
+        self._missed: deque[int] = deque(maxlen=KEPT)  # stamps of images that had none yet
         self._announce, self._arrived, self._peek_at = False, 0.0, 0.0
         self._skipped: deque[int] = deque(maxlen=KEPT)
 
@@ -42,6 +42,7 @@ class Calibrations:
         if self._last is not None and not _same(self._last, msg):
             self._vary = True
         self._last = msg
+        self._paired |= stamp_ns in self._missed
         self._by_stamp.pop(stamp_ns, None)  # the newest one is the last
         self._by_stamp[stamp_ns] = msg
         while len(self._by_stamp) > KEPT:
@@ -51,10 +52,11 @@ class Calibrations:
     @property
     def awaited(self) -> bool:
         """Whether one of an image's own stamp may yet come."""
-        return self._paired or self._missed < MISSED
+        return self._paired or len(self._missed) < MISSED
 
     def of(self, stamp_ns: int) -> tuple[CameraInfo | None, bool]:
-        """Return that of an image, or the last one, and whether it is the image's for certain.
+        """
+        Return that of an image, or the last one, and whether it is the image's for certain.
 
         The last one is, as long as they do not change, or where none has had an image's stamp:
         then they are published when they change, and not with images.
@@ -63,7 +65,7 @@ class Calibrations:
         if found is not None:
             self._paired = True
             return found, True
-        self._missed += 1
+        self._missed.append(stamp_ns)
         return self._last, self._last is None or not (self._vary and self._paired)
 
     def forget_change(self) -> None:

@@ -139,7 +139,8 @@ class PoseNode(ManagedModelNode):
         return SUCCESS
 
     def on_error(self, state) -> TransitionCallbackReturn:
-        """Unsubscribe what a transition that failed has subscribed to, and forget keyframes.
+        """
+        Unsubscribe what a transition that failed has subscribed to, and forget keyframes.
 
         Afterwards all parameters may be others.
         """

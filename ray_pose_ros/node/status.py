@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from ray_pose_ros.estimation.estimate import ONE_PLACE
 from ray_pose_ros.node.outputs import LATCHED
-
-_ONE_PLACE = (
-    'most cameras seem to stand at one place; if the object turns before a camera that stands '
-    'still, give masks of it'
-)
 
 
 class Status:
@@ -34,7 +30,7 @@ class Status:
         elif solved is None:
             message = f'waiting for {settings.min_views} keyframes'
         elif solved.estimate.at_one_place:
-            message = f'tracking, but {_ONE_PLACE}'
+            message = f'tracking, but {ONE_PLACE} are needed'
         if not enabled:
             message = 'paused'
         if state != 'active':
