@@ -5,13 +5,17 @@ import threading
 import time
 
 import pytest
-from node_harness import EVERY_FRAME, FakeEstimator, show, starter
+from node_harness import EVERY_FRAME, FakeEstimator, save_tiny_model, show, starter
 from test_node_worker import Results, candidate, loaded
 
+from ray_pose_ros.matching import create_matcher
 from ray_pose_ros.node import managed_model
+from ray_pose_ros.node.model_loading import make_estimator
+from ray_pose_ros.node.parameters import make_settings
 from ray_pose_ros.node.watchdog import MOST_LOST, Watchdog
 from ray_pose_ros.node.work import Kept, Solved, WorkerLost
 from ray_pose_ros.node.worker import Worker
+from ray_pose_ros.refinement import crew
 
 start = pytest.fixture(starter)
 NUMBERS = itertools.count()
@@ -85,6 +89,44 @@ def test_a_thread_that_was_given_up_says_nothing_any_more(worker, results, where
     worker.offer(candidate(4))
     ids = [k.id for k in results.wait(Solved, 2)[-1].keyframes]
     assert ids == sorted(set(ids))
+
+
+class HangingMatcher:
+    """SIFT that hangs in `extract`, until the event is set."""
+
+    name = 'sift'
+
+    def __init__(self):
+        self.hang, self.begun = threading.Event(), threading.Event()
+        self.match = create_matcher('sift').match
+
+    def extract(self, image, mask=None):
+        self.begun.set()
+        self.hang.wait()
+        return create_matcher('sift').extract(image, mask)
+
+
+def test_a_matcher_that_hangs_is_noticed_and_holds_no_keyframe(
+    worker, results, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(crew, '_STILL_S', 0.1)
+    model = {'checkpoint': save_tiny_model(tmp_path / 'model'), 'device': 'cpu'}
+    settings = make_settings(model | {'matcher': 'sift'})
+    stuck, matcher = make_estimator(settings), HangingMatcher()
+    stuck.matchers[:] = [matcher]
+    loaded(worker, stuck, map_size=50)
+    try:
+        worker.offer_all([candidate(0), candidate(1)])
+        assert matcher.begun.wait(10)
+        until(lambda: worker.idle_s > 0.3)
+        worker.restart()
+        loaded(worker, make_estimator(settings), map_size=50)
+        worker.offer(candidate(2))
+        matched = [r for r in results.wait(Solved, 3) if r.again]
+        assert [k.stamp_ns for k in matched[0].keyframes] == [0, 1, 2]
+    finally:
+        matcher.hang.set()
+    until(lambda: worker.lost == 0)
 
 
 def test_loading_that_hangs_is_answered(worker):

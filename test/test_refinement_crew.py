@@ -9,6 +9,7 @@ import torch
 
 from ray_pose_ros.matching import Features
 from ray_pose_ros.multiview.prior import Prior
+from ray_pose_ros.refinement import crew as crew_module
 from ray_pose_ros.refinement.crew import Crew
 from ray_pose_ros.refinement.keyframe import Keyframe
 from ray_pose_ros.refinement.pairing import _wave
@@ -74,6 +75,19 @@ def test_whoever_waits_is_asked_often_whether_to_go_on(threads):
         list(crew.map(work, range(4)))
     assert time.monotonic() - start < 3 and not ended
     assert set(asked) == {threading.current_thread().name}
+
+
+def test_a_job_that_hangs_is_no_sign_of_life(threads, monkeypatch):
+    monkeypatch.setattr(crew_module, '_STILL_S', 0.1)
+    hang, pulses, ended = threading.Event(), [], []
+    with Crew(lambda: pulses.append(time.monotonic())) as crew:
+
+        def work(job):
+            hang.wait(0.5)
+            ended.append(time.monotonic())
+
+        list(crew.map(work, range(1)))
+    assert all(ended[0] - p > 0.3 for p in pulses)
 
 
 def test_a_keyframe_asked_from_several_threads_finds_its_features_once():

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ray_pose_ros.estimation.keyframe_map import KeyframeMap
 from ray_pose_ros.estimation.keyframes import KeyframeBuffer
@@ -59,8 +59,8 @@ class Turn:
 class Pipeline:
     """The window, the map and the lenses, and what is done with them.
 
-    Other threads may change them between the steps of `advance`, holding `lock`, by `configure`
-    and `forget`; what is under way then is void.
+    Other threads may change them between the steps of `advance`, holding `lock`, by `configure`,
+    `forget` and `leave`; what is under way then is void.
     """
 
     def __init__(self, lock: threading.Condition) -> None:
@@ -83,9 +83,15 @@ class Pipeline:
         if lenses:
             self.lenses = Lenses()
         self._buffer.clear()
-        self.forget_map()
+        self._forget_map()
 
-    def forget_map(self) -> None:
+    def leave(self) -> None:
+        """Leave to a thread that was given up what it may be at, and what it may have locked."""
+        self._forget_map()
+        parts = ((k, getattr(k.prepared, 'apart', None)) for k in self._buffer.window())
+        self._buffer.exchange([replace(k, prepared=apart()) for k, apart in parts if apart])
+
+    def _forget_map(self) -> None:
         """What windows have told."""
         if self._map is not None:
             self._map = KeyframeMap(self._map.size)

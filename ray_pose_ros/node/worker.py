@@ -181,7 +181,7 @@ class Worker:
                 futures.append(self._running)
             self._tasks.clear()
             self._economy, self._running, self.busy_since = None, None, None
-            self._pipeline.forget_map()  # the thread that is left alone may be at it
+            self._pipeline.leave()
             self.loading = False
             self._wake.notify_all()  # the old thread, so that it takes nobody else's call
         for future in futures:

@@ -6,6 +6,7 @@ and are too short to gain much from threads within them, so each core gets a pai
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Barrier, Event
@@ -16,6 +17,7 @@ import torch
 Job, Result = TypeVar('Job'), TypeVar('Result')
 MOST = 8
 _PULSE_S = 0.05
+_STILL_S = 10.0  # without a step: longer than any takes that does not hang
 
 
 class GivenUp(Exception):  # no error
@@ -29,12 +31,14 @@ class Crew:
     ends at its next `step`.
 
     Args:
-        pulse: called often while results are waited for, in the thread that waits. It may raise.
+        pulse: called often while results are waited for, in the thread that waits, as long as
+            jobs take steps; it may be a sign of life. It may raise.
     """
 
     def __init__(self, pulse: Callable[[], None] = lambda: None):
         threads = torch.get_num_threads()
         self._pool, self._pulse, self._over = None, pulse, Event()
+        self._moved = 0.0  # when a job took its last step
         if threads < 2:
             return
         count = min(threads, MOST)
@@ -67,6 +71,8 @@ class Crew:
             self._pulse()
         elif self._over.is_set():
             raise GivenUp
+        else:
+            self._moved = time.monotonic()
 
     def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
         """Results in the order of the jobs; without threads each is made when it is asked for."""
@@ -76,6 +82,8 @@ class Crew:
 
     def _results(self, futures: list[Future]) -> Iterator:
         for future in futures:
+            self._moved = time.monotonic()
             while not wait((future,), _PULSE_S).done:
-                self._pulse()
+                if time.monotonic() - self._moved < _STILL_S:
+                    self._pulse()
             yield future.result()

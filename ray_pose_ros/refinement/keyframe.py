@@ -6,6 +6,7 @@ by right angles first. Points are always those of the photograph as it is.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import threading
 import time
@@ -47,6 +48,14 @@ class Keyframe:
         self._lock = threading.Lock()  # several pairs of a keyframe may be matched at once
         # by the other keyframe, and gone with it
         self._matches: weakref.WeakKeyDictionary[Keyframe, dict] = weakref.WeakKeyDictionary()
+
+    def apart(self) -> Keyframe:
+        """The same photograph and features, without matches, for another thread than the one that
+        is at this: that may hang and never let go of it."""
+        other = copy.copy(self)
+        other._found, other._lock = self._found.copy(), threading.Lock()
+        other._matches = weakref.WeakKeyDictionary()
+        return other
 
     def pack(self, load: Callable[[], np.ndarray]) -> None:
         """Take less memory; `load` brings the image back where a turn has no features yet."""

@@ -38,6 +38,10 @@ class RefinablePrepared(Prepared):
 
     keyframe: Keyframe = field(kw_only=True)
 
+    def apart(self) -> RefinablePrepared:
+        """The same for another thread, see `Keyframe.apart`."""
+        return replace(self, keyframe=self.keyframe.apart())
+
     def left(self, view: PackedView | None) -> Left:
         """What is kept of it when it has left the window, and of its image only the packed one."""
         if view is not None:
