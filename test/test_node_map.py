@@ -1,10 +1,12 @@
 """Windows joined in the node: frames that stay, `~/map`, `~/save` of everything."""
 
 import json
+import threading
 
 import cv2
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import Path
 from node_harness import (
     EVERY_FRAME,
@@ -122,6 +124,55 @@ def test_without_a_map_each_window_has_a_world_of_its_own(of_one_world):
     assert np.allclose(centres_of([harness.client.poses[-1].poses[0]])[0], [0, 0, -1])
     assert harness.until(lambda: len(harness.maps[-1].poses) == WINDOW)
     assert 'map' not in {m.ns for m in harness.client.markers[-1].markers}
+
+
+class Matching(OfOneWorld):
+    """Refines what the model told, and has matched 12 of 40 pairs until the event is set."""
+
+    refines = True
+
+    def __init__(self):
+        super().__init__()
+        self.go_on = threading.Event()
+
+    def looks(self, prepared, progress=None):
+        progress(3, 10)  # steps of the model, not pairs
+        for _ in range(2):
+            told = self.solve(prepared)
+            if self.refines:
+                told.model = told
+            yield told
+            progress(12, 40)
+            self.go_on.wait()
+            progress(40, 40)
+
+
+def test_how_far_matching_is_can_be_seen(start):
+    estimator = Matching()
+    # a name of its own: a node of a test before may still be in the graph for a while
+    harness = start(lambda settings: estimator, EVERY_FRAME, name='matching')
+    statuses = []
+    harness.client.create_subscription(
+        DiagnosticStatus, '/matching/status', statuses.append, LATCHED
+    )
+    try:
+        show(harness, range(2))
+        assert harness.until(
+            lambda: statuses and statuses[-1].message == 'tracking; matching 12 of 40 pairs'
+        )
+        assert harness.diagnosed('matching', '12 of 40 pairs')
+    finally:
+        estimator.go_on.set()
+    assert harness.until(lambda: statuses[-1].message == 'tracking')
+    assert harness.diagnosed('matching', 'nothing')
+    estimator.go_on.clear()
+    estimator.refines = False  # a second look of the model alone
+    try:
+        show(harness, [2])
+        assert harness.until(lambda: harness.count == 3)
+        assert not harness.node.worker.matching and harness.node.worker.busy_since
+    finally:
+        estimator.go_on.set()
 
 
 def test_save_writes_all_keyframes_of_the_map(start, tmp_path):

@@ -117,7 +117,7 @@ def test_saving_does_not_keep_the_executor(start, monkeypatch):
 def test_texts_from_outside_are_cut(start):
     health = Health()
     health.refuse('bad_image', 'x' * 100_000)
-    worker = SimpleNamespace(busy_since=None, waiting=0, lost=0, lenses='assumed')
+    worker = SimpleNamespace(busy_since=None, waiting=0, lost=0, lenses='assumed', matching='')
     from builtin_interfaces.msg import Time
 
     settings = SimpleNamespace(camera_timeout=5.0)

@@ -144,6 +144,7 @@ class Health:
             'worker threads given up': worker.lost,
             'left out for want of memory': self.reduced or 'nothing',
             'candidates waiting': worker.waiting,
+            'matching': worker.matching or 'nothing',
             'working for [s]': f'{time.monotonic() - busy:.2f}' if busy else '0',
             **{
                 f'latency {k} [ms]': f'{1e3 * v:.1f}'

@@ -69,6 +69,7 @@ class Pipeline:
         self._min_views = 2
         self._map: KeyframeMap | None = None
         self.lenses = Lenses()
+        self.pairs: tuple[int, int] | None = None  # matched and wanted, while some are missing
         self._points, self._clouded = False, -math.inf
 
     def configure(self, window_size: int, min_views: int, map_size: int, points: bool) -> None:
@@ -148,9 +149,16 @@ class Pipeline:
         """
         turn.moved()
         since = None  # when the first answer was there
-        last = None
+        last = self.pairs = None
+
+        def progress(done: int, total: int) -> None:
+            turn.check(since)
+            # before the first answer, and where nothing is refined, these are steps of the model
+            matching = last is not None and last.model is not None and done < total
+            self.pairs = (done, total) if matching else None
+
         try:
-            with closing(answers(economy, window, map_, lambda *_: turn.check(since))) as found:
+            with closing(answers(economy, window, map_, progress)) as found:
                 for answer in found:
                     if turn.void():
                         return None

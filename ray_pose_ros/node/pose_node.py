@@ -244,7 +244,13 @@ class PoseNode(ManagedModelNode):
         lost = self._outputs.transforms.lost if self._outputs else None
         self.health.scale, self.health.lost = self._metric.scale, lost
         self._status.update(
-            self.state, self.enabled, self._last, lost, self._metric.scale, self.settings
+            self.state,
+            self.enabled,
+            self._last,
+            lost,
+            self._metric.scale,
+            self.worker.matching,
+            self.settings,
         )
 
     @outlives

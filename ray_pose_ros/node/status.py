@@ -17,12 +17,19 @@ class Status:
         self._last: DiagnosticStatus | None = None
 
     def update(
-        self, state: str, enabled: bool, solved, lost: str | None, scale: str, settings
+        self,
+        state: str,
+        enabled: bool,
+        solved,
+        lost: str | None,
+        scale: str,
+        matching: str,
+        settings,
     ) -> None:
         """
         Publish what is so now; `solved` is the last estimate that still holds, or None.
 
-        `scale` says in words what the unit of lengths is.
+        `scale` says in words what the unit of lengths is, `matching` how far that is, if it is.
         """
         level, message = DiagnosticStatus.OK, 'tracking'
         if lost:
@@ -31,6 +38,8 @@ class Status:
             message = f'waiting for {settings.min_views} keyframes'
         elif solved.estimate.at_one_place:
             message = f'tracking, but {ONE_PLACE} are needed'
+        if matching and solved is not None:
+            message += f'; matching {matching}'
         if not enabled:
             message = 'paused'
         if state != 'active':

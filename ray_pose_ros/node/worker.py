@@ -90,6 +90,12 @@ class Worker:
         return self._pipeline.lenses
 
     @property
+    def matching(self) -> str:
+        """How far the matching of keyframes is, in words; '' while nothing is matched."""
+        pairs = self._pipeline.pairs if self.busy_since is not None else None
+        return '{} of {} pairs'.format(*pairs) if pairs else ''
+
+    @property
     def waiting(self) -> int:
         """Candidates in the queue."""
         return len(self._pending)
