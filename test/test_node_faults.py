@@ -311,6 +311,37 @@ def test_a_camera_that_died_before_the_jump_does_not_hold_tf(start):
     assert harness.until(lambda: 12 in stamps_of_tf(harness))
 
 
+def test_a_camera_that_died_before_the_jump_is_not_the_newest(start):
+    harness = start(parameters=EVERY_FRAME | {'cameras': ['camera', 'other']})
+    first, second = two_cameras(harness)
+    publish(first, 0, 104 * SECOND)
+    publish(second, 1, 105 * SECOND)  # the last one of this camera
+    publish(first, 2, 106 * SECOND)
+    assert harness.until(lambda: harness.count == 3)
+    publish(first, 3, 103 * SECOND)  # the bag begins anew
+    assert harness.until(lambda: harness.count == 4)
+    for topic in (harness.client.poses, harness.client.newest):
+        assert harness.until(lambda topic=topic: topic[-1].header.stamp.sec == 103, 5.0)
+
+
+def test_an_image_far_ahead_of_a_camera_that_dies_does_not_hold_tf(start):
+    parameters = {'cameras': ['camera', 'other'], 'camera_timeout': 0.5}
+    harness = start(parameters=EVERY_FRAME | parameters)
+    first, second = two_cameras(harness)
+    publish(first, 0, 101 * SECOND)
+    publish(second, 1, 2_000_000_000 * SECOND)
+    assert harness.until(lambda: 2_000_000_000 in stamps_of_tf(harness))
+    harness.until(lambda: False, 0.6)
+    publish(first, 2, 102 * SECOND)
+    assert harness.until(lambda: harness.count == 3)
+    assert harness.until(lambda: 102 in stamps_of_tf(harness), 5.0)
+    harness.client.tf.clear()
+    publish(first, 3, 103 * SECOND)
+    assert harness.until(lambda: 103 in stamps_of_tf(harness), 5.0)
+    assert stamps_of_tf(harness) <= {102, 103}
+    assert harness.until(lambda: harness.client.poses[-1].header.stamp.sec == 103, 5.0)
+
+
 def test_a_dead_camera_is_named_beside_what_is_refused(start):
     parameters = {'cameras': ['camera', 'other'], 'camera_timeout': 0.5}
     harness = start(parameters=EVERY_FRAME | parameters)

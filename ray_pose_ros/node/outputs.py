@@ -80,7 +80,7 @@ class Outputs:
         `place` is the pose of `reference_frame` in `motion_frame`.
         """
         keyframes, estimate = solved.keyframes, solved.estimate
-        newest = newest_index(keyframes)
+        newest = newest_index(keyframes, seen_ns)
         stamp_ns = keyframes[newest].stamp_ns
         poses = _poses(estimate)
         sigmas = [_sigmas(estimate, i) for i in range(len(keyframes))]

@@ -22,7 +22,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
 from ray_pose_ros.node import saving
-from ray_pose_ros.node.camera_input import CameraInput
+from ray_pose_ros.node.camera_input import JUMP_NS, CameraInput
 from ray_pose_ros.node.diagnostics import LONGEST
 from ray_pose_ros.node.managed_model import FAILURE, SUCCESS, ManagedModelNode, outlives, told
 from ray_pose_ros.node.metric_windows import MetricWindows
@@ -67,7 +67,7 @@ class PoseNode(ManagedModelNode):
             lambda text: self.refuse('', '/tf', 'no_motion', text),
         )
         self._diagnosed = 0.0
-        self._jumped = 0.0  # when the first image came after time went back
+        self._jumped = 0.0  # stamps of cameras that are silent since then do not count
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._status = Status(self)
         self.create_service(Trigger, '~/reset', self._on_reset)
@@ -214,6 +214,7 @@ class PoseNode(ManagedModelNode):
             camera.tick()
         if self._rig is not None:
             self._rig.tick()
+        self._leave_dead_behind()
         late = self._metric.late()
         if late is not None:
             self._show(late)
@@ -230,10 +231,19 @@ class PoseNode(ManagedModelNode):
             self._repeats.timer_period_ns = round(1e9 / max(rate, 1e-3))  # ROS has 64 bits for it
             self._repeats.reset()
 
-    def _seen_ns(self) -> int:
-        """Return the newest image's stamp; a camera silent since time went back does not count."""
-        heard = [c for c in self._cameras if (c.last_received or 0.0) >= self._jumped]
+    def _seen_ns(self, since: float = 0.0) -> int:
+        """Return the newest image's stamp; no camera counts that has been silent since then, or
+        since time went back."""
+        since = max(since, self._jumped)
+        heard = [c for c in self._cameras if (c.last_received or 0.0) >= since]
         return max((c.last_stamp_ns or 0 for c in heard), default=0)
+
+    def _leave_dead_behind(self) -> None:
+        """Let no camera hold /tf up that has died with its clock ahead of the others'."""
+        alive = time.monotonic() - self.settings.camera_timeout
+        if 0 < self._seen_ns(alive) < self._seen_ns() - JUMP_NS:
+            self._jumped = alive
+            self._outputs.transforms.rewind()
 
     def while_waiting(self) -> None:
         """Go on telling how things are while a transition waits for the model."""

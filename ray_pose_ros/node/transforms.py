@@ -166,17 +166,21 @@ def _newest_of(cameras: list[str], keyframes, poses):
     return own[newest_index([k for k, _ in own])] if own else (None, None)
 
 
-def newest_index(keyframes) -> int:
-    """Index of the newest keyframe, apart from those before their camera's time went back."""
-    earliest, best = {}, len(keyframes) - 1
-    for i in reversed(range(len(keyframes))):
-        camera, stamp_ns = keyframes[i].camera, keyframes[i].stamp_ns
-        if stamp_ns > earliest.get(camera, stamp_ns):
-            continue
-        earliest[camera] = stamp_ns
-        if stamp_ns > keyframes[best].stamp_ns:
-            best = i
-    return best
+def newest_index(keyframes, seen_ns: int = 0) -> int:
+    """
+    Index of the newest keyframe, apart from those before the time of any camera went back.
+
+    Nor is it one that is ahead of `seen_ns`, the newest image that counts, where that is told.
+    """
+    last, left = {}, []
+    for i, keyframe in enumerate(keyframes):
+        camera, stamp_ns = keyframe.camera, keyframe.stamp_ns
+        if stamp_ns < last.get(camera, stamp_ns):  # a camera that is dead by now does not say so
+            left = [k for k in left if keyframes[k].stamp_ns <= stamp_ns]
+        last[camera] = stamp_ns
+        left.append(i)
+    seen = [i for i in left if keyframes[i].stamp_ns <= seen_ns]
+    return max(seen or left, key=lambda i: (keyframes[i].stamp_ns, i))
 
 
 def _transform(parent: str, child: str, pose: Pose) -> TransformStamped:
