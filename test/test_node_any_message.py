@@ -22,7 +22,7 @@ from ray_pose_ros.node.camera_input import CameraInput
 from ray_pose_ros.node.encodings import FORMATS, ImageError, compressed_size, decode_compressed
 from ray_pose_ros.node.frame_checks import candidate
 from ray_pose_ros.node.object_hints import Hint
-from ray_pose_ros.node.parameters import make_settings
+from ray_pose_ros.node.settings import make_settings
 from ray_pose_ros.synthetic.camera_publisher import image_message, info_message
 
 LIMIT = 0.01  # megapixels

@@ -20,9 +20,9 @@ from ray_pose_ros.node.conversions import time_message
 from ray_pose_ros.node.encodings import FORMATS
 from ray_pose_ros.node.object_hints import ObjectHints
 from ray_pose_ros.node.parameter import ParameterError
-from ray_pose_ros.node.parameters import make_settings
 from ray_pose_ros.node.rig import Rig
 from ray_pose_ros.node.rig_settings import box_of, leading_camera, rig_names
+from ray_pose_ros.node.settings import make_settings
 from ray_pose_ros.synthetic.camera_publisher import image_message, info_message
 
 NOT_AN_IMAGE = {'bad_camera_info', 'bad_mask'}  # and a time_jump is said of an image that goes on

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from ray_pose_ros.node.demo_processes import node_command, transport_environment
-from ray_pose_ros.node.parameters import BY_NAME, make_settings
+from ray_pose_ros.node.parameters import BY_NAME
+from ray_pose_ros.node.settings import make_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / 'launch' / 'pose.launch.py'

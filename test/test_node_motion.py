@@ -35,7 +35,7 @@ from ray_pose_ros.node.conversions import (
 from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.outputs import LATCHED
 from ray_pose_ros.node.parameter import ParameterError
-from ray_pose_ros.node.parameters import make_settings
+from ray_pose_ros.node.settings import make_settings
 from ray_pose_ros.synthetic.camera_publisher import image_message, info_message
 
 start = pytest.fixture(starter)

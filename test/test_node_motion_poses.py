@@ -8,7 +8,7 @@ from tf2_msgs.msg import TFMessage
 from ray_pose_ros.node import motion as module
 from ray_pose_ros.node.conversions import time_message
 from ray_pose_ros.node.motion import Motion
-from ray_pose_ros.node.parameters import make_settings
+from ray_pose_ros.node.settings import make_settings
 
 S = 1_000_000_000
 

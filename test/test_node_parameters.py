@@ -10,8 +10,9 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from ray_pose_ros.node.parameter import ANY, START, ParameterError
 from ray_pose_ros.node.parameter_docs import markdown, yaml_text
-from ray_pose_ros.node.parameters import BY_NAME, PARAMETERS, Settings, make_settings
+from ray_pose_ros.node.parameters import BY_NAME, PARAMETERS
 from ray_pose_ros.node.ros_parameters import descriptor, on_set
+from ray_pose_ros.node.settings import Settings, make_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 

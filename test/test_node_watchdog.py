@@ -11,7 +11,7 @@ from test_node_worker import Results, candidate, loaded
 from ray_pose_ros.matching import create_matcher
 from ray_pose_ros.node import managed_model
 from ray_pose_ros.node.model_loading import make_estimator
-from ray_pose_ros.node.parameters import make_settings
+from ray_pose_ros.node.settings import make_settings
 from ray_pose_ros.node.watchdog import MOST_LOST, Watchdog
 from ray_pose_ros.node.work import Kept, Solved, WorkerLost
 from ray_pose_ros.node.worker import Worker

@@ -15,7 +15,8 @@ from ray_pose_ros.evaluation.methods import create_method
 from ray_pose_ros.matching import MatcherUnavailable, create_matcher
 from ray_pose_ros.node.economy import Economy
 from ray_pose_ros.node.model_loading import make_estimator
-from ray_pose_ros.node.parameters import PARAMETERS, make_settings
+from ray_pose_ros.node.parameters import PARAMETERS
+from ray_pose_ros.node.settings import make_settings
 from ray_pose_ros.refinement.pairing import known_pairs
 from ray_pose_ros.refinement.refine import RefinedEstimate, default_matchers, keyframe, refine
 from ray_pose_ros.refinement.refining import RefiningEstimator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ray_pose_ros.node.parameters import Settings
+from ray_pose_ros.node.settings import Settings
 
 
 def make_estimator(settings: Settings):

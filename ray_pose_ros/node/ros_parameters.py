@@ -13,7 +13,8 @@ from rcl_interfaces.msg import (
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 
 from ray_pose_ros.node.parameter import ANY, Parameter, ParameterError
-from ray_pose_ros.node.parameters import BY_NAME, PARAMETERS, Settings, make_settings
+from ray_pose_ros.node.parameters import BY_NAME, PARAMETERS
+from ray_pose_ros.node.settings import Settings, make_settings
 
 
 def declare(node) -> Settings:
