@@ -153,6 +153,20 @@ def test_progress_is_a_sign_of_life(worker):
     assert dog.restarts == 0
 
 
+def test_work_that_begins_after_a_long_rest_has_not_hung(results):
+    begun = []
+
+    class Watched(Worker):
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == 'busy_since' and value:
+                begun.append(self._moved >= value)  # as the watchdog may see it right then
+
+    worker = Watched(results.append)
+    loaded(worker, FakeEstimator())
+    assert worker.stop(5.0) and begun == [True]
+
+
 class Stub:
     """A worker as the watchdog sees it."""
 

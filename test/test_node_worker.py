@@ -3,6 +3,7 @@
 import copy
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -77,6 +78,20 @@ def test_newest_wins_and_a_burst_is_solved_once(worker, results):
     results.wait(Solved)
     assert [v.name for v in estimator.prepared] == ['1', '2']
     assert len(estimator.solved) == 1
+
+
+def test_images_are_let_go_once_they_are_keyframes(worker, results):
+    """Those that came are as large as what was made of them, and the next ones may be far off."""
+    loaded(worker, FakeEstimator())
+    offered = [candidate(0), candidate(1)]
+    kept = [weakref.ref(c) for c in offered]
+    worker.offer_all(offered)
+    offered.clear()
+    results.wait(Solved)
+    end = time.monotonic() + 5
+    while any(c() for c in kept):
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def test_a_bad_view_is_refused_and_the_others_go_on(worker, results):

@@ -227,12 +227,12 @@ class Worker:
                     self._pending.clear()
                 key = generation, self._epoch, self._released
                 economy, future = self._economy, self._running
-                self.busy_since = self._moved = time.monotonic()
+                self._moved = self.busy_since = time.monotonic()  # in this order, see idle_s
             if task:
                 self._do(task, future, generation)
             else:
                 self._pipeline.advance(economy, batch, self._turn(key))
-            del economy  # what is released meanwhile must not be held on to here
+            del economy, batch  # what is released or used up must not be held on to here
             with self._wake:
                 if self._generation == generation:
                     self.busy_since = self._running = None
