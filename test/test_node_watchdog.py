@@ -5,7 +5,16 @@ import threading
 import time
 
 import pytest
-from node_harness import EVERY_FRAME, FakeEstimator, save_tiny_model, show, starter
+from node_harness import (
+    CAMERA,
+    EVERY_FRAME,
+    IMAGES,
+    SECOND,
+    FakeEstimator,
+    save_tiny_model,
+    show,
+    starter,
+)
 from test_node_worker import Results, candidate, loaded
 
 from ray_pose_ros.matching import create_matcher
@@ -242,6 +251,25 @@ def test_a_model_that_hangs_is_said_and_replaced(start):
     harness.until(lambda: False, 0.3)
     assert len(harness.client.poses) == told  # nothing from the thread that was given up
     assert harness.diagnosed('worker threads given up', '0')
+
+
+def test_a_scene_that_stands_still_is_solved_by_the_next_worker(start):
+    """None of its images would become a keyframe again by what it shows."""
+    stuck = Hanging()
+    models = iter([stuck, FakeEstimator()])
+    parameters = EVERY_FRAME | {'keyframe_min_change': 0.05, 'watchdog_timeout': 0.5}
+    harness = start(lambda settings: next(models), parameters, **own_name())
+    try:
+        show(harness, range(2))
+        assert stuck.begun.wait(20)
+        assert harness.diagnosed('worker restarts', '1')
+        assert harness.diagnosed('model', 'ready')
+        harness.client.show(IMAGES[1], 102 * SECOND, CAMERA)
+        assert harness.until(lambda: harness.count == 3, 5.0)
+        harness.client.show(IMAGES[1], 103 * SECOND, CAMERA)
+        assert harness.diagnosed('dropped: unchanged', '1')
+    finally:
+        stuck.hang.set()
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')

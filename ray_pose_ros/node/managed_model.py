@@ -146,17 +146,23 @@ class ManagedModelNode(LifecycleNode, ABC):
     def while_waiting(self) -> None:
         """Be called again and again while a transition waits for the model."""
 
-    def watch(self) -> None:
-        """Replace a worker that hangs or died, and have an active node's model loaded again."""
-        if self._look():
+    def watch(self) -> bool:
+        """
+        Replace a worker that hangs or died, and have an active node's model loaded again.
+
+        Returns whether the worker was replaced.
+        """
+        replaced = self._look()
+        if replaced:
             self._loading = None
         if self.state != 'active':
-            return
+            return replaced
         if self._loading is None and time.monotonic() >= self._reload_at:
             self._reload_at = time.monotonic() + RELOAD_S
             self.start_loading()
         elif self._loading is not None and self._loading.done() and self.health.model != 'ready':
             self._take_model()
+        return replaced
 
     def _look(self) -> bool:
         restarted = self.watchdog.look(self.worker, self.settings.watchdog_timeout)

@@ -207,10 +207,12 @@ class PoseNode(ManagedModelNode):
     @outlives
     def _on_tick(self) -> None:
         self.autostart_if_loaded()
-        self.watch()
+        replaced = self.watch()
         if self.state != 'active':
             return
         for camera in self._cameras:
+            if replaced:  # what the last images were taken for is not solved
+                camera.retry()
             camera.tick()
         if self._rig is not None:
             self._rig.tick()
