@@ -271,9 +271,13 @@ def test_start_and_memory_are_of_fresh_processes(options):
         (['--loop-steps', '3'], '--loop-steps is 3, expected 4 or more'),
         (['--only', 'latency', '--device', 'toaster'], 'toaster'),
         (['--from', 'missing.json'], 'missing.json cannot be read'),
+        (['--json', '/proc/none'], '/proc/none cannot be written'),
+        (['--markdown', '/proc/none'], '/proc/none cannot be written'),
+        (['--json', 'setup.py'], 'setup.py cannot be read as JSON'),
     ],
 )
-def test_bad_arguments_are_refused(arguments, message, capsys):
+def test_bad_arguments_are_refused(arguments, message, capsys, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
     assert cli.main(['benchmark', *arguments]) == 2
     assert message in capsys.readouterr().err
 

@@ -115,6 +115,49 @@ def test_bad_settings(photos, checkpoint, tmp_path, capsys):
     assert 'is a file, expected a folder' in message
 
 
+@pytest.fixture
+def no_estimate(monkeypatch):
+    """Whoever gets as far as the model fails."""
+
+    def reached(*arguments, **options):
+        raise AssertionError('estimated')
+
+    monkeypatch.setattr('ray_pose_ros.estimation.estimator.Estimator', reached)
+
+
+def test_results_do_not_overwrite_what_they_are_made_from(photos, tmp_path, capsys, no_estimate):
+    images = photos / 'images'
+    for option in ('--intrinsics', '--boxes'):
+        message = refused(capsys, images, option, photos / 'poses.json', '--out', photos)
+        assert 'poses.json would be overwritten by the result' in message
+    (images / '1.jpg').rename(images / 'poses.png')
+    assert 'poses.png would be' in refused(capsys, images, '--out', images)
+    (tmp_path / 'link').symlink_to(images)
+    assert 'poses.png would be' in refused(capsys, images, '--out', tmp_path / 'link')
+    (photos / 'masks' / '1.png').rename(photos / 'masks' / 'poses.png')
+    masks = photos / 'masks'
+    message = refused(capsys, images, '--masks', masks, '--out', masks)
+    assert 'masks/poses.png would be' in message
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_estimated(
+    photos, tmp_path, capsys, monkeypatch, no_estimate
+):
+    out, common = tmp_path / 'out', [photos / 'images', '--out']
+    (tmp_path / 'file').write_text('')
+    assert 'file is a file, expected' in refused(capsys, *common, tmp_path / 'file' / 'a' / 'b')
+    (out / 'poses.tum').mkdir(parents=True)
+    assert 'poses.tum is a folder' in refused(capsys, *common, out)
+    (out / 'poses.tum').rmdir()
+    (out / 'colmap').write_text('')
+    assert 'colmap is a file' in refused(capsys, *common, out)
+    (out / 'colmap').unlink()
+    assert 'cannot be written' in refused(capsys, *common, '/proc/none')  # even for root
+    (out / 'poses.tum').write_text('')
+    monkeypatch.setattr('os.access', lambda path, mode: path != out / 'poses.tum')
+    assert 'no permission to change' in refused(capsys, *common, out)
+
+
 def test_a_network_that_fails_is_reported(photos, checkpoint, tmp_path, capsys, monkeypatch):
     def nan(self, x, t, context, found=None):
         return torch.full_like(x, float('nan'))

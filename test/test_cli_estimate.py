@@ -11,7 +11,7 @@ from estimation_fixtures import SIZES, checkpoint, estimate, photos
 from PIL import Image
 
 from ray_pose_ros import cli
-from ray_pose_ros.estimation import colmap_files, export
+from ray_pose_ros.estimation import colmap_files, export, outputs
 from ray_pose_ros.estimation.estimate import Estimate
 from ray_pose_ros.estimation.estimator import Estimator
 from ray_pose_ros.estimation.inputs import load_views
@@ -51,6 +51,29 @@ def test_all_files_are_written(photos, checkpoint, tmp_path, capsys, monkeypatch
     rays = np.load(out / 'rays.npz')
     assert rays['rays'].shape == (3, 6, 4, 4)
     assert Image.open(out / 'poses.png').size[0] > 1000
+
+
+def test_a_result_replaces_an_older_one_and_nothing_else(photos, checkpoint, tmp_path):
+    out = tmp_path / 'out'
+    given = [photos / 'images', '--checkpoint', checkpoint, '--no-refine', '--out', out]
+    assert estimate(*given, '--save-rays') == 0
+    assert {p.name for p in out.iterdir()} >= {'rays.npz', 'transforms.json', 'colmap'}
+    written = {p.relative_to(out).as_posix() for p in out.rglob('*') if p.is_file()}
+    assert written <= set(outputs.FILES)
+    (out / 'points.ply').write_text('of an older result')
+    (out / 'notes.txt').write_text('of the user')
+    turn(photos / 'images' / '0.jpg', 2)  # mirrored, which neither COLMAP nor nerfstudio holds
+    assert estimate(*given) == 0
+    left = {p.name for p in out.iterdir()}
+    assert left == {'poses.json', 'poses.tum', 'poses.png', 'notes.txt'}
+
+
+def test_files_beside_a_poses_json_of_somebody_else_stay(tmp_path):
+    for content in ('{"frames": []}', '[]', '1', 'rubbish'):
+        (tmp_path / 'poses.json').write_text(content)
+        (tmp_path / 'points.ply').write_text('of the user')
+        outputs.remove_result(tmp_path)
+        assert (tmp_path / 'points.ply').is_file()
 
 
 def test_same_as_the_estimator_and_repeatable(photos, checkpoint, tmp_path):

@@ -43,6 +43,7 @@ def test_without_intrinsics_focal_errors_appear(capsys):
         (['--rendered', '1', '--views', '1'], 'expected 2 or more'),
         (['--rendered', '1', '--jobs', '0'], '--jobs is 0, expected 1 or more'),
         (['--rendered', '1', '--resume'], '--resume needs --out'),
+        (['--rendered', '1', '--out', '/proc/none'], 'results.json cannot be written'),
         (['--rendered', '1', '--methods', 'nobody'], 'expected one of'),
         (['--rendered', '1', '--methods', 'same', 'same'], 'same twice'),
         (['--rendered', '1', '--checkpoint', 'nowhere'], 'nowhere'),

@@ -62,3 +62,10 @@ def test_the_command(photos, checkpoint, capsys):
     assert '| photos | 2 |' in out and '| photos | 3 |' in out
     assert cli.main([*arguments, '--no-intrinsics']) != 0
     assert '--scale needs intrinsics' in capsys.readouterr().err
+    for more, message in (
+        (['--out', str(photos)], '--scale only prints'),
+        (['--methods', 'same'], '--methods is same, expected model or refined'),
+        (['--methods', 'model', 'refined'], '--methods is model refined, expected'),
+    ):
+        assert cli.main([*arguments, *more]) != 0
+        assert message in capsys.readouterr().err

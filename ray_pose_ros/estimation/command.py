@@ -33,7 +33,13 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add('images', nargs='+', metavar='IMAGES', help='files, or folders of them (sorted by name)')
-    add('--out', required=True, type=Path, metavar='DIR', help='folder for the results')
+    add(
+        '--out',
+        required=True,
+        type=Path,
+        metavar='DIR',
+        help='folder for the results; replaces an older one',
+    )
     add(
         '--boxes',
         type=Path,
@@ -99,15 +105,19 @@ def run(args: argparse.Namespace, solve=None, prepare=None) -> int:
     solve: called with the estimator, what is prepared and the views, returns the estimate to
         write; prepare: called with the estimator and a view. None for the estimator's own.
     """
-    from ray_pose_ros.estimation import images, inputs
+    from ray_pose_ros.estimation import images, inputs, outputs
 
     paths = images.find_images(args.images)
     if len(paths) < 2:
         raise ValueError(
             f'{len(paths)} image ({paths[0]}), expected at least 2: poses are relative'
         )
-    if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f'{args.out} is a file, expected a folder for the results')
+    given = [*paths, *(path for path in (args.boxes, args.intrinsics) if path)]
+    if args.masks:
+        given += [args.masks / f'{path.stem}.png' for path in paths]
+    outputs.check_kept(given, args.out)
+    for name in outputs.FILES:
+        outputs.check_writable(args.out / name)
     loaded = inputs.load_views(paths, args.boxes, args.masks, args.intrinsics)
     for note in loaded.notes:
         print(f'note: {note}', file=sys.stderr)

@@ -11,6 +11,7 @@ import torch
 from ray_pose_ros.estimation import colmap_files, export, picture
 from ray_pose_ros.estimation.cloud import Cloud, cloud_of, write_ply
 from ray_pose_ros.estimation.estimate import Estimate
+from ray_pose_ros.estimation.outputs import remove_result
 from ray_pose_ros.estimation.posed_cameras import NotRepresentable, PosedCameras, as_stored
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.rays import camera_centres
@@ -211,11 +212,12 @@ def write_all(
     truth: tuple[np.ndarray, np.ndarray] | None = None,
     save_rays: bool = False,
 ) -> list[str]:
-    """Everything `ray-pose estimate` writes; returns the names.
+    """Everything `ray-pose estimate` writes, in place of an older result; returns the names.
 
     views: looked at one after the other, several times.
     """
     cloud = cloud_of(estimate, lambda i: views[i].image)
+    remove_result(folder)
     boxes, orientations = zip(*((v.object_box, v.exif_orientation) for v in views), strict=True)
     written = write_files(folder, estimate, boxes, errors, cloud, orientations)
     if save_rays:

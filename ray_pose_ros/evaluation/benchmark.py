@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+from ray_pose_ros.estimation.outputs import check_writable
+
 SECTIONS = ('latency', 'startup', 'ratios', 'accuracy', 'scale')
 EXTRA = ('refinement', 'many', 'ros', 'setup')
 NOTES = """\
@@ -71,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _measure(args: argparse.Namespace) -> dict:
     from .benchmarks import ros, sections, setup_time
+    from .benchmarks.report import read
     from .benchmarks.workload import Options
 
     options = Options(
@@ -88,7 +91,11 @@ def _measure(args: argparse.Namespace) -> dict:
     )
     wanted = list(args.only or SECTIONS)
     wanted += [name for name in EXTRA if getattr(args, name) and name not in wanted]
-    # what is not to be had is said before minutes of measuring
+    # what is not to be had, or cannot be written, is said before minutes of measuring
+    for path in filter(None, (args.json, args.markdown)):
+        check_writable(path)
+    if args.json and args.json.is_file():
+        read(args.json)
     if 'ros' in wanted:
         ros.check_available()
     if 'setup' in wanted:

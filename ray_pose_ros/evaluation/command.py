@@ -4,6 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from ray_pose_ros.estimation.outputs import check_writable
+
+USUAL_METHODS = ['model', 'same', 'azimuth']
 DESCRIPTION = """\
 Measure methods on the same random sets of views.
 
@@ -77,9 +80,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     methods(
         '--methods',
         nargs='+',
-        default=['model', 'same', 'azimuth'],
+        default=USUAL_METHODS,
         metavar='METHOD',
-        help='default: model same azimuth',
+        help=f'default: {" ".join(USUAL_METHODS)}',
     )
     methods('--checkpoint', type=Path, metavar='DIR', help='default: the shipped model')
     methods('--device', default='auto', help='auto (default), cpu, cuda or cuda:N')
@@ -95,7 +98,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         action='store_true',
         help='instead of methods: the metric scale that the true poses, taken for what TF tells, '
         'give to the answers of the model (or with --methods refined, of its refinement), and '
-        'how certain it is said to be',
+        'how certain it is said to be; printed only',
     )
     methods(
         '--tf-noise',
@@ -134,8 +137,9 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f'{option} is {getattr(args, name)}, expected {least} or more')
     if args.resume and not args.out:
         raise ValueError('--resume needs --out, where the parts are')
-    if args.out and args.out.exists() and not args.out.is_dir():
-        raise ValueError(f'{args.out} is a file, expected a folder for the results')
+    if args.out:
+        for name in ('results.json', 'results.tmp', 'results.md', 'parts/part.json'):
+            check_writable(args.out / name)
 
     if args.scale:
         from . import scale

@@ -24,7 +24,7 @@ from ray_pose_ros.geometry.so3 import camera_centres, rotation_from_vector
 from ray_pose_ros.refinement.refine import default_matchers
 from ray_pose_ros.refinement.refining import RefiningEstimator
 
-from .command import chosen_sources
+from .command import USUAL_METHODS, chosen_sources
 from .draws import draw_subsets
 from .markdown import markdown_table
 from .sequences import Sequence
@@ -74,8 +74,15 @@ class ScaleError:
 def measure(args: argparse.Namespace) -> list[ScaleError]:
     """Errors on the sets of views that the arguments of `ray-pose evaluate` describe.
 
-    Raises ValueError for --no-intrinsics: where the object is is told by the views' rays.
+    Raises ValueError for --no-intrinsics, where the object is is told by the views' rays, and for
+    what is not measured or written.
     """
+    if args.out:
+        raise ValueError(f'--out is {args.out}, but --scale only prints its table')
+    if args.methods not in (USUAL_METHODS, ['model'], ['refined']):
+        raise ValueError(
+            f'--methods is {" ".join(args.methods)}, expected model or refined with --scale'
+        )
     if args.no_intrinsics:
         raise ValueError('--scale needs intrinsics, and --no-intrinsics takes them away')
     torch.set_num_threads(1)
