@@ -8,13 +8,14 @@ import sys
 import numpy as np
 import pytest
 from estimation_fixtures import SIZES, checkpoint, estimate, photos
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ray_pose_ros import cli
 from ray_pose_ros.estimation import colmap_files, export, outputs
 from ray_pose_ros.estimation.estimate import Estimate
 from ray_pose_ros.estimation.estimator import Estimator
 from ray_pose_ros.estimation.inputs import load_views
+from ray_pose_ros.evaluation.sequences import read_folder
 
 __all__ = ['checkpoint', 'photos']  # fixtures
 
@@ -100,6 +101,19 @@ def test_its_own_poses_json_serves_as_intrinsics(photos, checkpoint, tmp_path):
     assert errors['rotation_max_deg'] < 1e-3 and errors['centre_median'] < 1e-6
 
 
+def test_its_result_can_be_evaluated_from_anywhere(photos, checkpoint, tmp_path, monkeypatch):
+    turn(photos / 'images' / '0.jpg')
+    monkeypatch.chdir(photos)
+    given = ['images', '--checkpoint', checkpoint, '--no-refine', '--out']
+    assert estimate(*given, '../a/b') == 0 and estimate(*given, '.') == 0
+    assert 'files_from' not in json.loads((photos / 'poses.json').read_text())
+    monkeypatch.chdir(tmp_path)
+    views = read_folder(tmp_path / 'a' / 'b').views
+    expected = load_views(sorted((photos / 'images').iterdir())).views
+    for view, photograph in zip(views, expected, strict=True):
+        np.testing.assert_array_equal(view.image, photograph.image)
+
+
 def test_files_keep_their_order_and_the_first_is_the_reference(photos, checkpoint, tmp_path):
     names = [photos / 'images' / f'{i}.jpg' for i in (2, 0)]
     assert estimate(*names, '--checkpoint', checkpoint, '--out', tmp_path / 'a') == 0
@@ -145,6 +159,25 @@ def test_turned_photographs(photos, checkpoint, tmp_path, capsys):
     Image.new('L', (60, 80), 255).save(photos / 'masks' / '0.png')
     views = load_views(sorted(images.iterdir()), masks=photos / 'masks').views
     assert views[0].image.shape == (80, 60, 3)
+
+
+def test_sizes_tell_of_the_whole_set_whether_it_is_meant_upright(photos):
+    paths = sorted((photos / 'images').iterdir())
+    turn(paths[0])
+    turn(paths[1], 3)
+    turn(paths[2], 8)  # a square
+    poses = json.loads((photos / 'poses.json').read_text())
+    known = {'intrinsics': photos / 'poses.json'}
+    assert [v.exif_orientation for v in load_views(paths, **known).views] == [1, 1, 1]
+    poses['frames'][0] |= {'width': 60, 'height': 80}
+    (photos / 'poses.json').write_text(json.dumps(poses))
+    found = load_views(paths, **known)
+    assert [v.exif_orientation for v in found.views] == [6, 3, 8] and len(found.notes) == 3
+    for view, path in zip(found.views, paths, strict=True):
+        np.testing.assert_array_equal(view.image, ImageOps.exif_transpose(Image.open(path)))
+    # one that is meant as it is stored, and sizes say nothing of the others
+    turn(paths[1], 6)
+    assert [v.exif_orientation for v in load_views(paths, **known).views] == [6, 1, 1]
 
 
 def test_results_of_turned_photographs_fit_the_files(photos, checkpoint, tmp_path, capsys):

@@ -15,7 +15,8 @@ distance between them as unit. Written to DIR: poses.json, poses.tum, colmap/ (t
 transforms.json (nerfstudio, instant-ngp) and poses.png."""
 NOTES = """\
 Boxes, masks and intrinsics are for the stored pixels of a file, whatever its EXIF orientation
-says; without them a photograph is turned upright, as viewers show it.
+says, unless their sizes tell that they are for photographs turned upright; without them a
+photograph is turned upright, as viewers show it.
 
 examples:
   ray-pose estimate photos/ --out result

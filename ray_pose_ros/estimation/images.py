@@ -122,6 +122,30 @@ def read_image(
     return Photograph(_rgb(image, path), orientation, rotate, focal)
 
 
+def supposed_orientations(
+    paths: Sequence[Path],
+    sizes: Sequence[tuple[int, int] | None],
+    stated: Sequence[int | None],
+) -> list[int | None]:
+    """For each photograph the EXIF orientation that what was given supposes to be applied.
+
+    As stated; else None, its size decides, unless sizes tell that those on their sides are meant
+    upright: so are then the upside-down ones, whose size is the same either way.
+
+    Raises:
+        ValueError: a file is not an image.
+    """
+    open_ones = [i for i, size in enumerate(sizes) if size is not None and stated[i] is None]
+    stored = {i: image_size(paths[i]) for i in open_ones}
+    if all(stored[i] == tuple(sizes[i]) for i in open_ones):
+        return list(stated)
+    tags = {i: _orientation(_open(paths[i])) for i in open_ones}
+    on_their_sides = [i for i in open_ones if tags[i] >= 5 and len(set(stored[i])) == 2]
+    if not on_their_sides or any(stored[i] == tuple(sizes[i]) for i in on_their_sides):
+        return list(stated)
+    return [tags.get(i, tag) for i, tag in enumerate(stated)]
+
+
 def _wrong_size(path: Path, size: tuple[int, int], expected: tuple[int, int]) -> ValueError:
     return ValueError(
         f'{path}: the image is {size[0]}x{size[1]}, but what was given for it is for '

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ray_pose_ros.estimation.images import MASK_SUFFIXES, image_size, read_image, read_mask
+from ray_pose_ros.estimation.images import (
+    MASK_SUFFIXES,
+    image_size,
+    read_image,
+    read_mask,
+    supposed_orientations,
+)
 from ray_pose_ros.estimation.intrinsics import Entry, IntrinsicsFile, read_boxes
 from ray_pose_ros.estimation.preparation import pinhole
 from ray_pose_ros.estimation.views import View
@@ -50,9 +56,15 @@ def load_views(
     entries = file.match(paths) if file else [None] * len(paths)
     given = read_boxes(boxes, paths) if boxes else [e.box if e else None for e in entries]
     mask_files = _find_masks(masks, paths) if masks else [None] * len(paths)
+    sizes = [
+        e.size if e and e.size else image_size(mask) if mask else None
+        for e, mask in zip(entries, mask_files, strict=True)
+    ]
+    stated = [e.exif_orientation if e else None for e in entries]
+    turned_by = supposed_orientations(paths, sizes, stated)
     views, notes = [], []
-    for path, entry, box, mask_file in zip(paths, entries, given, mask_files, strict=True):
-        view, note = _load(path, entry, box, mask_file)
+    for each in zip(paths, entries, given, mask_files, sizes, turned_by, strict=True):
+        view, note = _load(*each)
         views.append(view)
         notes += note
     truth = None
@@ -62,13 +74,14 @@ def load_views(
 
 
 def _load(
-    path: Path, entry: Entry | None, box: np.ndarray | None, mask_file: Path | None
+    path: Path,
+    entry: Entry | None,
+    box: np.ndarray | None,
+    mask_file: Path | None,
+    size: tuple[int, int] | None,
+    turned_by: int | None,
 ) -> tuple[View, list[str]]:
     mask = read_mask(mask_file) if mask_file else None
-    size = entry.size if entry else None
-    if size is None and mask is not None:
-        size = (mask.shape[1], mask.shape[0])
-    turned_by = entry.exif_orientation if entry else None
     annotated = entry is not None or box is not None
     photograph = read_image(path, size, annotated, turned_by)
     if mask is not None and mask.shape != photograph.pixels.shape[:2]:

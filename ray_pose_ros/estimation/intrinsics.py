@@ -3,7 +3,7 @@
 Accepted, JSON or YAML:
 
 - a `poses.json`: `frames[] = {file, K[, width, height, bbox_xyxy, R, t, distortion_model,
-  distortion, exif_orientation]}`, matched by file name;
+  distortion, exif_orientation]}[, files_from]`, matched by file name;
 - one camera for all images: `{K[, width, height, distortion_model, distortion]}`, a bare 3x3
   matrix (also as plain text), or the YAML file that ROS camera calibration writes.
 
@@ -58,6 +58,9 @@ class Entry:
 class IntrinsicsFile:
     """Intrinsics of a set of images; see the module's docstring for the formats.
 
+    Attributes:
+        files_from: where the names of files that are not beside it begin.
+
     Raises:
         ValueError: unreadable, or not of a known form; the message names the file.
     """
@@ -67,8 +70,11 @@ class IntrinsicsFile:
         content = _parse(self.path)
         self._shared: Entry | None = None
         self._frames: dict[str, Entry] = {}
+        self.files_from = Path()
         if isinstance(content, dict) and 'frames' in content:
             frames = content['frames']
+            if isinstance(content.get('files_from'), str):
+                self.files_from = self.path.parent / content['files_from']
             if not isinstance(frames, list) or not frames:
                 raise ValueError(f'{self.path}: "frames" is empty or not a list')
             for i, frame in enumerate(frames):

@@ -138,9 +138,10 @@ def write_files(
     """Write poses.json, poses.tum, transforms.json and colmap/, with the points of a cloud
     points.ply as well; returns the names written.
 
-    Paths of images are as given in poses.json, relative to `folder` in transforms.json, and bare
-    file names in COLMAP's (where they differ from each other), as those programs expect. A format
-    that cannot hold the cameras (thin prism distortion) is left out.
+    Paths of images are as given in poses.json (and where they do not lead there from `folder`,
+    that they begin at `files_from`), relative to `folder` in transforms.json, and bare file names
+    in COLMAP's (where they differ from each other), as those programs expect. A format that cannot
+    hold the cameras (thin prism distortion) is left out.
 
     orientations: EXIF tags by which photographs were turned, one each, 1 where they were not. In
     poses.json the cameras are those of the turned images, and the tag is told; the other two
@@ -168,6 +169,8 @@ def write_files(
         }
     if errors:
         top['errors'] = errors.summary()
+    if not all((folder / name).is_file() for name in estimate.names):
+        top['files_from'] = Path(os.path.relpath(Path.cwd(), folder.resolve())).as_posix()
     posed = posed_cameras(estimate)
     export.write_poses_json(folder / 'poses.json', posed, extras, **top)
     export.write_tum(folder / 'poses.tum', posed)

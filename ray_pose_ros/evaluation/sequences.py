@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ray_pose_ros.estimation.images import read_image
+from ray_pose_ros.estimation.images import read_image, supposed_orientations
 from ray_pose_ros.estimation.intrinsics import IntrinsicsFile
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.cameras import CameraModel
@@ -73,16 +73,20 @@ def read_folder(folder: Path) -> Sequence:
     path = folder / 'poses.json'
     if not path.is_file():
         raise ValueError(f'{folder}: no poses.json in it')
-    frames = IntrinsicsFile(path).frames
+    file = IntrinsicsFile(path)
+    frames = file.frames
     for name, entry in frames.items():
         if entry.R is None or entry.t is None:
             raise ValueError(f'{path}: frame {name} has no R and t')
     names, entries = list(frames), list(frames.values())
-    images = [find_image(folder, name) for name in names]
+    images = [find_image(folder, name, file.files_from) for name in names]
+    turned_by = supposed_orientations(
+        images, [entry.size for entry in entries], [entry.exif_orientation for entry in entries]
+    )
 
     def read(index: int) -> View:
         entry = entries[index]
-        pixels = read_image(images[index], entry.size, annotated=True).pixels
+        pixels = read_image(images[index], entry.size, True, turned_by[index]).pixels
         height, width = pixels.shape[:2]
         return View(pixels, entry.camera(width, height), entry.box, name=names[index])
 
@@ -132,9 +136,9 @@ def render_scene(seed: int, views: int = 20, size: int = 224) -> Sequence:
     )
 
 
-def find_image(folder: Path, name: str) -> Path:
-    """An image in the folder or in its `images/` (ValueError where it is in neither)."""
-    for candidate in (folder / name, folder / 'images' / name):
+def find_image(folder: Path, name: str, other: Path) -> Path:
+    """An image in the folder, in its `images/` or in another (ValueError where it is in none)."""
+    for candidate in (folder / name, folder / 'images' / name, other / name):
         if candidate.is_file():
             return candidate
-    raise ValueError(f'{folder}: image {name} is neither there nor in images/')
+    raise ValueError(f'{folder}: image {name} is neither there nor in images/ nor in {other}/')
