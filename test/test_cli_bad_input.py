@@ -1,6 +1,7 @@
 """What `ray-pose estimate` says to bad input: one line, exit code 2, no traceback."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -156,6 +157,13 @@ def test_what_cannot_be_written_is_said_before_anything_is_estimated(
     (out / 'poses.tum').write_text('')
     monkeypatch.setattr('os.access', lambda path, mode: path != out / 'poses.tum')
     assert 'no permission to change' in refused(capsys, *common, out)
+
+
+def test_names_that_are_not_utf8(photos, tmp_path, capsys, no_estimate):
+    path = photos / 'images' / os.fsdecode(b'\xff.jpg')
+    (photos / 'images' / '1.jpg').rename(path)
+    message = refused(capsys, photos / 'images', '--out', tmp_path / 'out')
+    assert "\\udcff.jpg': the name is not UTF-8" in message
 
 
 def test_a_network_that_fails_is_reported(photos, checkpoint, tmp_path, capsys, monkeypatch):

@@ -133,14 +133,22 @@ def test_converted_weights_give_the_same_poses(tmp_path, capsys):
 
 
 @pytest.fixture
-def server(tmp_path):
-    """Serves tmp_path/www over HTTP; gives (folder, url)."""
+def server(tmp_path, monkeypatch):
+    """Serves tmp_path/www over HTTP, which is allowed there; gives (folder, url)."""
+    monkeypatch.setattr(official_release, 'SCHEMES', ('http://127.0.0.1:',))
     folder = tmp_path / 'www'
     folder.mkdir()
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
             pass
+
+        def do_GET(self):
+            if self.path == '/elsewhere':
+                self.send_response(302)
+                self.send_header('Location', 'http://localhost/models.zip')
+                return self.end_headers()
+            return super().do_GET()
 
     class Server(http.server.ThreadingHTTPServer):
         def handle_error(self, request, client_address):
@@ -214,9 +222,21 @@ def test_fetch_fails_plainly(server, tmp_path, capsys, monkeypatch):
     assert 'longer than 1000 bytes' in message and not out.exists()
 
 
+def test_nothing_but_https_is_fetched(tmp_path, capsys):
+    given = ['fetch', '--out', tmp_path / 'models', '--url', 'http://127.0.0.1:9/models.zip']
+    assert 'expected one that begins with https' in refused(capsys, *given)
+
+
+def test_no_redirect_leads_away_from_https(server, tmp_path, capsys):
+    message = refused(capsys, 'fetch', '--out', tmp_path / 'a', '--url', server[1] + '/elsewhere')
+    assert "url is 'http://localhost/models.zip', expected" in message
+
+
 def test_nothing_is_fetched_to_see_the_licence(tmp_path, capsys):
     assert run('fetch', '--out', tmp_path / 'x', '--licence') == 0
     assert 'DINOv2' in capsys.readouterr().out and not (tmp_path / 'x').exists()
+    assert run('fetch', '--licence') == 0
+    assert 'fetch needs --out' in refused(capsys, 'fetch')
 
 
 def test_a_fetched_pickle_is_not_executed(server, tmp_path, capsys):

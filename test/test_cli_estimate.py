@@ -54,7 +54,7 @@ def test_all_files_are_written(photos, checkpoint, tmp_path, capsys, monkeypatch
     assert Image.open(out / 'poses.png').size[0] > 1000
 
 
-def test_a_result_replaces_an_older_one_and_nothing_else(photos, checkpoint, tmp_path):
+def test_a_result_replaces_an_older_one_and_nothing_else(photos, checkpoint, tmp_path, capsys):
     out = tmp_path / 'out'
     given = [photos / 'images', '--checkpoint', checkpoint, '--no-refine', '--out', out]
     assert estimate(*given, '--save-rays') == 0
@@ -64,7 +64,11 @@ def test_a_result_replaces_an_older_one_and_nothing_else(photos, checkpoint, tmp
     (out / 'points.ply').write_text('of an older result')
     (out / 'notes.txt').write_text('of the user')
     turn(photos / 'images' / '0.jpg', 2)  # mirrored, which neither COLMAP nor nerfstudio holds
+    capsys.readouterr()
     assert estimate(*given) == 0
+    said = capsys.readouterr().err
+    assert 'note: transforms.json and colmap/ are left out: ' in said
+    assert '0.jpg is stored mirrored' in said
     left = {p.name for p in out.iterdir()}
     assert left == {'poses.json', 'poses.tum', 'poses.png', 'notes.txt'}
 
@@ -226,6 +230,16 @@ def test_a_table_that_cannot_be_printed_costs_no_result(photos, checkpoint, tmp_
     )
     assert ended.returncode == 2 and "can't encode" in ended.stderr
     assert (tmp_path / 'a' / 'poses.json').is_file()
+
+
+@pytest.mark.filterwarnings('error:Glyph')
+def test_odd_names_of_photographs(photos, checkpoint, tmp_path, capsys):
+    for i, name in enumerate(('a\nb.jpg', '日本.jpg', 'a$\\frac$b.jpg')):
+        (photos / 'images' / f'{i}.jpg').rename(photos / 'images' / name)
+    given = [photos / 'images', '--checkpoint', checkpoint, '--no-refine', '--out', tmp_path / 'a']
+    assert estimate(*given) == 0
+    rows = capsys.readouterr().out.splitlines()[1:4]
+    assert sorted(row.split()[1] for row in rows) == ['a$\\frac$b.jpg', 'a\\nb.jpg', '日本.jpg']
 
 
 def test_cameras_that_come_out_at_one_place_are_told_of(

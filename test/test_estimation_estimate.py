@@ -1,10 +1,14 @@
 """What an estimate tells of itself."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from estimation_fakes import cameras as lenses
 from estimation_fakes import orbit
 
 from ray_pose_ros.estimation.estimate import Estimate
+from ray_pose_ros.estimation.results import table
 from ray_pose_ros.geometry.so3 import rotation_from_vector
 
 
@@ -49,3 +53,9 @@ def test_cameras_round_an_object_are_not_at_one_place():
 def test_a_camera_that_looks_elsewhere_from_the_same_place_counts_as_another():
     turns = np.stack([rotation_from_vector(np.array([0, 0.3 * k, 0])) for k in range(4)])
     assert not told(turns, np.stack([turn @ [0, 0, 1.0] for turn in turns])).at_one_place
+
+
+def test_no_rotation_is_said_to_be_off_by_more_than_half_a_turn():
+    estimate = replace(told(*cameras((0, 1), (50, 1))), cameras=tuple(lenses(2)))
+    rows = table(replace(estimate, rotation_sigma=np.array([0.1, 4.0]))).splitlines()
+    assert '±   5.7°' in rows[1] and '± 180.0°' in rows[2]

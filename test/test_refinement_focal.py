@@ -8,6 +8,7 @@ import pytest
 from refinement_fixtures import CAMERA, estimate_of, noisy_prior, ring, see
 
 from ray_pose_ros.refinement import refining
+from ray_pose_ros.refinement.command import _of_focal
 from ray_pose_ros.refinement.focal import TRIED, _scaled, find_focal, scaled_cameras
 from ray_pose_ros.refinement.pairing import Pairs
 from ray_pose_ros.refinement.refine import RefinedEstimate
@@ -67,6 +68,20 @@ def test_other_windows_count():
 def test_it_is_said_how_well_it_is_known():
     surely, hardly = (find_focal(*seen(n, 0.8, step=s)) for n, s in ((6, 25.0), (3, 3.0)))
     assert surely.sigma < 0.04 and hardly.sigma > 0.12  # from nearly the same place
+
+
+@pytest.mark.parametrize(
+    ('sigma', 'source', 'said'),
+    [
+        (0.05, 'matches', 'focal length by matches, to about 5 %'),
+        (0.3, 'matches', 'the matches hardly tell the focal length, to about 30 %'),
+        (0.3, 'assumed', 'the matches do not tell the focal length: if it is not as assumed'),
+        (None, 'assumed', 'the matches do not tell the focal length: if it is not as assumed'),
+    ],
+)
+def test_what_is_said_of_it_is_what_the_table_has(sigma, source, said):
+    found = SimpleNamespace(focal_sigma=sigma, intrinsics_source=('given', source))
+    assert _of_focal(found).startswith(said)
 
 
 def test_two_views_and_views_without_matches_tell_nothing():

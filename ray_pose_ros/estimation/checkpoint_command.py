@@ -27,9 +27,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         return out.add_argument
 
     add = action('fetch', _fetch, FETCH, "download the authors' weights")
-    add('--out', type=Path, required=True, metavar='DIR', help='folder for the models')
+    add('--out', type=Path, metavar='DIR', help='folder for the models; not for --licence')
     add('--sha256', metavar='SUM', help='refuse an archive that has another sum')
-    add('--url', help="of the archive, instead of the authors'")
+    add('--url', help="https, of the archive, instead of the authors'")
     add('--licence', action='store_true', help='only say under which terms it comes')
     add = action('convert', _convert, CONVERT, 'official layout to safetensors')
     add('checkpoint', type=Path, metavar='DIR', help='official release or own format')
@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
 def _fetch(args: argparse.Namespace) -> int:
     from ray_pose_ros.estimation import official_release as release
 
+    if not (args.out or args.licence):
+        raise ValueError('fetch needs --out, the folder for the models, or --licence')
     print(release.LICENCE)
     if args.licence:
         return 0

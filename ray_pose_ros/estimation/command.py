@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ Estimate where the cameras of a few photographs of an object stood.
 
 The first image is the reference: the world has its camera's axes, its origin at the object and the
 distance between them as unit. Written to DIR: poses.json, poses.tum, colmap/ (text model),
-transforms.json (nerfstudio, instant-ngp) and poses.png."""
+transforms.json (nerfstudio, instant-ngp), points.ply (what matches show) and poses.png."""
 NOTES = """\
 Boxes, masks and intrinsics are for the stored pixels of a file, whatever its EXIF orientation
 says, unless their sizes tell that they are for photographs turned upright; without them a
@@ -120,8 +121,8 @@ def run(args: argparse.Namespace, solve=None, prepare=None) -> int:
     for name in outputs.FILES:
         outputs.check_writable(args.out / name)
     loaded = inputs.load_views(paths, args.boxes, args.masks, args.intrinsics)
-    for note in loaded.notes:
-        print(f'note: {note}', file=sys.stderr)
+    for text in loaded.notes:
+        note(text)
 
     from ray_pose_ros.estimation import results
     from ray_pose_ros.estimation.estimate import ONE_PLACE
@@ -145,15 +146,22 @@ def run(args: argparse.Namespace, solve=None, prepare=None) -> int:
     estimate = (solve or _solve)(estimator, prepared, loaded.views)
     args.out.mkdir(parents=True, exist_ok=True)
     errors = results.compare(estimate, loaded.truth, loaded.scene_centres)
+    # file names in scripts that the picture's font lacks
+    warnings.filterwarnings('ignore', 'Glyph .* missing from', UserWarning)
     # before anything is printed: a terminal or a pipe may not take it
     written = results.write_all(
-        args.out, estimate, loaded.views, errors, loaded.truth, args.save_rays
+        args.out, estimate, loaded.views, errors, loaded.truth, args.save_rays, note
     )
     print(results.table(estimate, errors))
     if estimate.at_one_place:
-        print(f'note: {ONE_PLACE} (--masks) are needed', file=sys.stderr)
-    print(f'written to {args.out}{os.sep}: {", ".join(written)}')
+        note(f'{ONE_PLACE} (--masks) are needed')
+    print(f'written to {results.printable(str(args.out))}{os.sep}: {", ".join(written)}')
     return 0
+
+
+def note(text: str) -> None:
+    """Tell the user something besides the results."""
+    print(f'note: {text}', file=sys.stderr)
 
 
 @contextmanager

@@ -52,6 +52,11 @@ def load_views(
     Raises:
         ValueError: anything missing, unreadable or contradictory; the message names the file.
     """
+    for name in map(str, paths):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f'{name!r}: the name is not UTF-8, as results have it') from error
     file = IntrinsicsFile(intrinsics) if intrinsics else None
     entries = file.match(paths) if file else [None] * len(paths)
     given = read_boxes(boxes, paths) if boxes else [e.box if e else None for e in entries]

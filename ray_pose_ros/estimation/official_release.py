@@ -27,6 +27,7 @@ The weights contain DINOv2 ViT-S/14 (Meta Platforms, Apache License 2.0) and wer
 (Meta Platforms), whose own terms restrict commercial use: read them before you sell anything.
 None of this is part of this package, which only reads the files."""
 
+SCHEMES = ('https://',)
 MOST_BYTES = 20 * 2**30  # two models with their optimisers' state are under 10 GB
 _BLOCK = 1 << 20
 _TIMEOUT_S = 60.0
@@ -46,7 +47,7 @@ def fetch(
 
     Args:
         folder: made if need be; a model that is already there is never overwritten.
-        url: http(s) of the zip.
+        url: https of the zip, and of all that it redirects to.
         expected: sha256 of the zip, where it is known.
         progress: called with (bytes so far, bytes in all or None).
 
@@ -54,10 +55,9 @@ def fetch(
         Folders of the models, and the archive's sha256.
 
     Raises:
-        FetchError: no network, another sum, not a zip, or nothing of use in it.
+        FetchError: not https, no network, another sum, not a zip, or nothing of use in it.
     """
-    if not url.startswith(('https://', 'http://')):
-        raise FetchError(f'url is {url!r}, expected one that begins with https://')
+    _demand_https(url)
     there = [name for name in NAMES if (folder / name).exists()]
     if there:
         raise FetchError(f'{folder / there[0]} exists already, expected a folder without it')
@@ -80,11 +80,25 @@ def fetch(
             folder.rmdir()
 
 
+def _demand_https(url: str) -> None:
+    if not url.lower().startswith(SCHEMES):
+        raise FetchError(f'url is {url!r}, expected one that begins with https://')
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows none that leave https."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        _demand_https(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _download(url: str, path: Path, progress: Callable | None) -> str:
     digest, count = hashlib.sha256(), 0
+    opener = urllib.request.build_opener(_Redirects)
     request = urllib.request.Request(url, headers={'User-Agent': 'ray-pose'})
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer, path.open('wb') as out:
+        with opener.open(request, timeout=_TIMEOUT_S) as answer, path.open('wb') as out:
             length = answer.headers.get('Content-Length')
             length = int(length) if length and length.isdigit() else None
             while block := answer.read(_BLOCK):

@@ -186,6 +186,7 @@ def _draw_view(axes, image: np.ndarray, colour, label: str, side: float) -> None
     axes.text(
         *(0.035, 0.955),
         label,
+        parse_math=False,  # names of files may have dollars in them
         transform=axes.transAxes,
         fontsize=9.5 if side > 1.2 else 7.5,
         color='white',

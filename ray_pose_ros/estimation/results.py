@@ -1,7 +1,7 @@
 """An estimate in words, files and a picture, and compared with the truth where it is known."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,14 +88,14 @@ def table(estimate: Estimate, errors: Errors | None = None) -> str:
     Uncertain are the rotation relative to the first camera and, in the unit of the distances from
     the object, the place relative to it.
     """
-    names = [Path(name).name for name in estimate.names]
+    names = [printable(Path(name).name) for name in estimate.names]
     width = max(5, *(len(name) for name in names))
     head = f'  #  {"image":{width}}  {"turned":>17}  {"distance":>8}  {"place":>7}  {"focal":>18}'
     sure = getattr(estimate, 'sure', np.zeros(0, dtype=bool))  # of a refined one
     lines = [head]
     # Angle between a camera's optical axis and the first one's.
     turned = np.degrees(np.arccos(np.clip(estimate.R[:, 2] @ estimate.R[0, 2], -1, 1)))
-    sigma = np.degrees(estimate.rotation_sigma)
+    sigma = np.minimum(np.degrees(estimate.rotation_sigma), 180.0)  # no rotation is further off
     for i, name in enumerate(names):
         distance = np.linalg.norm(estimate.centres[i])
         focal = f'{estimate.K[i, 0, 0]:.0f} px {estimate.intrinsics_source[i]}'
@@ -113,6 +113,11 @@ def table(estimate: Estimate, errors: Errors | None = None) -> str:
     seconds = ', '.join(f'{name} {value:.2f} s' for name, value in estimate.timings.items())
     lines.append(f'{seconds}; {100 * estimate.agreement:.0f} % of the samples agree')
     return '\n'.join(lines + ([f'against the truth: {errors.line()}'] if errors else []))
+
+
+def printable(name: str) -> str:
+    """The name with line breaks and the like escaped."""
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in name)
 
 
 def posed_cameras(estimate: Estimate) -> PosedCameras:
@@ -134,6 +139,7 @@ def write_files(
     errors: Errors | None = None,
     cloud: Cloud | None = None,
     orientations: Sequence[int] = (),
+    say: Callable[[str], None] = lambda text: None,
 ) -> list[str]:
     """Write poses.json, poses.tum, transforms.json and colmap/, with the points of a cloud
     points.ply as well; returns the names written.
@@ -146,6 +152,8 @@ def write_files(
     orientations: EXIF tags by which photographs were turned, one each, 1 where they were not. In
     poses.json the cameras are those of the turned images, and the tag is told; the other two
     formats have those of the stored pixels, which is what their programs read.
+
+    say: called with what is left out, and why.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +194,8 @@ def write_files(
         written.append(ply)
     try:
         stored, seen = as_stored(posed, turned, cloud)
-    except NotRepresentable:
+    except NotRepresentable as error:
+        say(f'transforms.json and colmap{os.sep} are left out: {error}')
         return written
     for name, write, names, points in (
         ('transforms.json', export.write_transforms, relative, ply),
@@ -194,7 +203,8 @@ def write_files(
     ):
         try:
             write(folder / name, replace(stored, names=names), points)
-        except NotRepresentable:
+        except NotRepresentable as error:
+            say(f'{name} is left out: {error}')
             continue
         written.append(name)
     return written
@@ -214,15 +224,16 @@ def write_all(
     errors: Errors | None = None,
     truth: tuple[np.ndarray, np.ndarray] | None = None,
     save_rays: bool = False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> list[str]:
     """Everything `ray-pose estimate` writes, in place of an older result; returns the names.
 
-    views: looked at one after the other, several times.
+    views: looked at one after the other, several times. say: as of `write_files`.
     """
     cloud = cloud_of(estimate, lambda i: views[i].image)
     remove_result(folder)
     boxes, orientations = zip(*((v.object_box, v.exif_orientation) for v in views), strict=True)
-    written = write_files(folder, estimate, boxes, errors, cloud, orientations)
+    written = write_files(folder, estimate, boxes, errors, cloud, orientations, say)
     if save_rays:
         np.savez_compressed(
             folder / 'rays.npz',

@@ -55,19 +55,25 @@ def run(args: argparse.Namespace) -> int:
             f'{int(found.sure.sum())} of {len(views)} views sure'
         )
         if unknown(found).any() or 'matches' in found.intrinsics_source:
-            print(_of_focal(found.focal_sigma))
+            print(_of_focal(found))
         return found
 
     return command.run(args, solve, prepared_for_refinement)
 
 
-def _of_focal(sigma: float | None) -> str:
-    """What to say of a focal length that nobody told."""
+def _of_focal(found) -> str:
+    """What to say of a focal length that nobody told, for a `RefinedEstimate`."""
     from .focal import HARDLY
 
+    sigma, remedy = found.focal_sigma, '(--intrinsics FILE, or more photographs that overlap)'
     if sigma is not None and sigma <= HARDLY:
         return f'focal length by matches, to about {100 * sigma:.0f} %'
+    if 'matches' in found.intrinsics_source:
+        return (
+            f'the matches hardly tell the focal length, to about {100 * sigma:.0f} %: if it is '
+            f'another, poses are wrong {remedy}'
+        )
     return (
         'the matches do not tell the focal length: if it is not as assumed, poses are wrong '
-        '(--intrinsics FILE, or more photographs that overlap)'
+        f'{remedy}'
     )
