@@ -106,7 +106,7 @@ def test_its_own_poses_json_serves_as_intrinsics(photos, checkpoint, tmp_path):
 
 
 def test_its_result_can_be_evaluated_from_anywhere(photos, checkpoint, tmp_path, monkeypatch):
-    turn(photos / 'images' / '0.jpg')
+    turn(photos / 'images' / '0.jpg', 3)
     monkeypatch.chdir(photos)
     given = ['images', '--checkpoint', checkpoint, '--no-refine', '--out']
     assert estimate(*given, '../a/b') == 0 and estimate(*given, '.') == 0
