@@ -156,7 +156,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_estimated(
     assert 'cannot be written' in refused(capsys, *common, '/proc/none')  # even for root
     (out / 'poses.tum').write_text('')
     monkeypatch.setattr('os.access', lambda path, mode: path != out / 'poses.tum')
-    assert 'no permission to change' in refused(capsys, *common, out)
+    assert 'poses.tum cannot be written (no permission)' in refused(capsys, *common, out)
 
 
 def test_names_that_are_not_utf8(photos, tmp_path, capsys, no_estimate):

@@ -21,13 +21,14 @@ def check_writable(path: Path) -> None:
         raise ValueError(f'{folder} is a file, expected a folder for the results')
     if path.is_dir():
         raise ValueError(f'{path} is a folder, expected a file or nothing there to write to')
+    if path.exists():
+        if not os.access(path, os.W_OK):
+            raise ValueError(f'{path} cannot be written (no permission)')
+        return
     try:
-        if not path.exists():
-            tempfile.TemporaryFile(dir=folder).close()
-        elif not os.access(path, os.W_OK):
-            raise PermissionError(f'no permission to change {path}')
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise ValueError(f'{path} cannot be written ({error})') from error
+        raise ValueError(f'{path} cannot be written ({folder}: {error.strerror})') from error
 
 
 def check_kept(inputs: Iterable[Path], folder: Path) -> None:
