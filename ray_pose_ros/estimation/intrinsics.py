@@ -12,6 +12,7 @@ pixel centres at half-integers.
 """
 
 import json
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +80,9 @@ class IntrinsicsFile:
                 raise ValueError(f'{self.path}: "frames" is empty or not a list')
             for i, frame in enumerate(frames):
                 where = f'{self.path}: frame {i}'
-                if not isinstance(frame, dict) or not isinstance(frame.get('file'), str):
+                if not isinstance(frame, dict) or 'file' not in frame:
                     raise ValueError(f'{where} has no "file"')
+                _check_name(frame['file'], f'{where}: "file"')
                 if frame['file'] in self._frames:
                     raise ValueError(f'{where}: {frame["file"]} has been there before')
                 self._frames[frame['file']] = _entry(frame, f'{where} ({frame["file"]})')
@@ -142,6 +144,8 @@ def read_boxes(path: str | Path, images: Sequence[Path]) -> list[np.ndarray]:
     path = Path(path)
     content = _parse(path)
     if isinstance(content, dict):
+        for name in content:
+            _check_name(name, f'{path}: a key')
         names = match_names(content, images, path.parent)
         missing = [image.name for image, found in zip(images, names, strict=True) if not found]
         if missing:
@@ -192,11 +196,11 @@ def _parse(path: Path) -> Any:
         raise ValueError(f'{path}: cannot be read ({error})') from error
     try:
         return json.loads(text)  # first: YAML reads 1e-5 as text
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         pass
     try:
         content = yaml.load(text, getattr(yaml, 'CSafeLoader', yaml.SafeLoader))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # as of the 32nd of a month
         raise ValueError(f'{path}: neither JSON nor YAML ({_one_line(error)})') from error
     if isinstance(content, str):  # a bare matrix as numpy.savetxt writes it
         try:
@@ -218,14 +222,17 @@ def _entry(content: Any, where: str) -> Entry:
     K = _array(content['K'], (3, 3), f'{where}: K')
     size = None
     if content.get('width') is not None and content.get('height') is not None:
-        size = _size(content['width'], content['height'], where)
+        sides = [content['width'], content['height']]
+        width, height = _array(sides, (2,), f'{where}: [width, height]')
+        size = int(width), int(height)
     posed = content.get('R') is not None and content.get('t') is not None
     box = content.get('bbox_xyxy')
+    distortion = _array(content.get('distortion') or (), (), f'{where}: distortion')
     entry = Entry(
         K=K,
         size=size,
-        distortion_model=content.get('distortion_model') or 'none',
-        distortion=_distortion(content.get('distortion'), where),
+        distortion_model=str(content.get('distortion_model') or 'none'),
+        distortion=tuple(distortion.tolist()),
         box=None if box is None else _box(box, where),
         R=_rotation(content['R'], where) if posed else None,
         t=_array(content['t'], (3,), f'{where}: t') if posed else None,
@@ -238,27 +245,11 @@ def _entry(content: Any, where: str) -> Entry:
     return entry
 
 
-def _size(width: Any, height: Any, where: str) -> tuple[int, int]:
-    try:
-        return int(width), int(height)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(
-            f'{where}: width and height are {width!r} and {height!r}, expected pixels'
-        ) from error
-
-
-def _distortion(values: Any, where: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(x) for x in values or ())
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'{where}: distortion is {values!r}, expected numbers') from error
-
-
 def _calibration(content: dict[str, Any], where: str) -> dict[str, Any]:
     """A ROS camera calibration file (camera_calibration_parsers) in our own names."""
     try:
         return {
-            'K': np.reshape(content['camera_matrix']['data'], (3, 3)),
+            'K': np.reshape(content['camera_matrix']['data'], (3, 3)).tolist(),
             'width': content['image_width'],
             'height': content['image_height'],
             'distortion_model': content.get('distortion_model', 'none'),
@@ -285,13 +276,22 @@ def _box(value: Any, where: str) -> np.ndarray:
     return _array(value, (4,), f'{where}: box')
 
 
+def _check_name(value: Any, where: str) -> None:
+    if not isinstance(value, str) or '\0' in value:  # YAML reads 1 as a number
+        raise ValueError(f'{where} is {value!r}, expected the name of a file')
+
+
 def _array(value: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Finite numbers of a shape; with the shape () a list of any length."""
     try:
         array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'{where} is not made of numbers') from error
-    if array.shape != shape or not np.isfinite(array).all():
-        raise ValueError(f'{where} is {value!r}, expected {shape} finite numbers')
+        fits = array.shape == (shape or (array.size,)) and np.isfinite(array).all()
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f'{where} is {reprlib.repr(value)}, expected {shape or "a list of"} finite numbers'
+        )
     return array
 
 
