@@ -240,6 +240,8 @@ def test_fewer_than_two_views_are_refused(count):
         ({'crop_params': 'x'}, "crop_params is 'x'"),
         ({'precision': 'int8'}, "precision is 'int8'"),
         ({'device': 'toaster'}, "device is 'toaster'"),
+        ({'device': 'mps'}, "device is 'mps', expected auto, cpu, cuda or cuda:N"),
+        ({'device': 'meta'}, "device is 'meta'"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
@@ -254,6 +256,14 @@ def test_automatic_device():
     if expected == 'cpu':
         with pytest.raises(ValueError, match='no CUDA GPU'):
             usable_device('cuda')
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    assert usable_device('cuda:1').index == 1
+    with pytest.raises(ValueError, match="device is 'cuda:2', but the last CUDA GPU is cuda:1"):
+        usable_device('cuda:2')
 
 
 def tiny_model(**changes):
