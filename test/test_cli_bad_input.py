@@ -90,6 +90,8 @@ def test_bad_checkpoints(photos, checkpoint, tmp_path, capsys):
     assert 'nowhere' in refused(capsys, *common, tmp_path / 'nowhere')
     (tmp_path / 'empty').mkdir()
     assert 'empty' in refused(capsys, *common, tmp_path / 'empty')
+    (tmp_path / 'file').write_text('')
+    assert 'file is a file, expected a dir' in refused(capsys, *common, tmp_path / 'file')
 
     truncated = shutil.copytree(checkpoint, tmp_path / 'truncated')
     weights = truncated / 'model.safetensors'

@@ -110,6 +110,8 @@ class Estimator:
             raise ValueError(f'samples is {samples}, expected 0 (the default) or more')
         if steps is not None and steps < 0:
             raise ValueError(f'steps is {steps}, expected 0 (the default) or more')
+        if not -(2**63) <= seed < 2**63:
+            raise ValueError(f'seed is {seed}, expected a whole number of 64 bits')
         if crop_params not in ('training', 'demo'):
             raise ValueError(f"crop_params is {crop_params!r}, expected 'training' or 'demo'")
         if precision not in PRECISIONS:
@@ -119,6 +121,9 @@ class Estimator:
         if model is None or isinstance(model, (str, Path)):
             model = load_checkpoint(checked_checkpoint(model), self.device)
         self.model = model.to(self.device).eval()
+        most = model.noise_scheduler.steps
+        if steps and steps > most:
+            raise ValueError(f'steps is {steps}, the schedule of this model has {most}')
         usual = ANCHORED_SAMPLES if model.config.anchor_reference else OFFICIAL_SAMPLES
         self.samples, self.seed = samples or usual, seed
         self._as_many = samples > 0

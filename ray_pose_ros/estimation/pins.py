@@ -66,7 +66,7 @@ def read_pins(folder: Path) -> dict[str, str]:
     """{file name: sha256} of a folder's SHA256SUMS; {} where there is none."""
     try:
         text = (folder / PINS).read_text(encoding='utf-8')
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # who loads it says what is wrong with a file
         return {}
     except (OSError, ValueError) as error:
         raise CheckpointError(f'{folder / PINS} cannot be read: {error}') from error
