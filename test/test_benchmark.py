@@ -274,6 +274,8 @@ def test_start_and_memory_are_of_fresh_processes(options):
         (['--json', '/proc/none'], '/proc/none cannot be written'),
         (['--markdown', '/proc/none'], '/proc/none cannot be written'),
         (['--json', 'setup.py'], 'setup.py cannot be read as JSON'),
+        (['--from', 'missing.json', '--only', 'latency'], '--from measures nothing'),
+        (['--sets', 'photos'], '--sets are of --refinement and --many'),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message, capsys, monkeypatch):

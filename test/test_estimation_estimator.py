@@ -260,6 +260,11 @@ def test_automatic_device():
             usable_device('cuda')
 
 
+def test_the_demos_crops_are_of_official_models():
+    with pytest.raises(ValueError, match="crop_params is 'demo', .* official models only"):
+        Estimator(tiny_model(geometry='directions'), crop_params='demo')
+
+
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)

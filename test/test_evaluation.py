@@ -42,8 +42,16 @@ def test_without_intrinsics_focal_errors_appear(capsys):
         ([], 'nothing to evaluate'),
         (['--rendered', '1', '--views', '1'], 'expected 2 or more'),
         (['--rendered', '1', '--jobs', '0'], '--jobs is 0, expected 1 or more'),
+        (['--rendered', '1', '--within', 'nan'], '--within is nan, expected 0 or more'),
+        (['--rendered', '-1', 'nowhere'], '--rendered is -1, expected 0 or more'),
+        (['--rendered', '1', '--seed', str(2**70)], f'seed is {2**70}, expected'),
         (['--rendered', '1', '--resume'], '--resume needs --out'),
         (['--rendered', '1', '--out', '/proc/none'], 'results.json cannot be written'),
+        (['--rendered', '1', '--scale', '--tf-noise', 'nan', '0'], '--tf-noise is [nan, 0.0]'),
+        (['--rendered', '1', '--tf-noise', '1', '0'], '--tf-noise is of --scale'),
+        (['--rendered', '1', '--scale', '--tour', '--out', 'x'], '--out, --tour cannot go'),
+        (['--rendered', '1', '--scale', '--steps', '1', '2'], '--steps is [1, 2], --scale takes'),
+        (['--rendered', '1', '--methods', 'same', '--steps', '4'], '--methods has same only'),
         (['--rendered', '1', '--methods', 'nobody'], 'expected one of'),
         (['--rendered', '1', '--methods', 'same', 'same'], 'same twice'),
         (['--rendered', '1', '--checkpoint', 'nowhere'], 'nowhere'),
@@ -53,6 +61,15 @@ def test_without_intrinsics_focal_errors_appear(capsys):
 def test_bad_input_is_one_line(arguments, message, capsys):
     assert cli.main(['evaluate', '--device', 'cpu', *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('sets', [('--views', '99'), ('--views', '3', '--within', '0')])
+def test_why_nothing_was_measured(sets, tmp_path, capsys):
+    arguments = ['evaluate', '--rendered', '1', *sets, '--methods', 'same']
+    assert cli.main([*arguments, '--out', str(tmp_path)]) == 2
+    expected = f'no sequence has {sets[1]} views within {180 if len(sets) == 2 else 0} degrees'
+    assert f'nothing was measured: {expected}' in capsys.readouterr().err
+    assert not (tmp_path / 'results.json').exists()
 
 
 def test_help_imports_nothing_heavy():

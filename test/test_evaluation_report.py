@@ -181,6 +181,9 @@ def test_bad_requests_are_one_line(root, capsys):
         (['--check', '--run'], '--run cannot go with it'),
         (['--run', 'nobody'], 'expected some of small, other'),
         (['--run', 'other'], 'needs photographs'),
+        (['--sets', '/nope', '--run'], '--sets is /nope, expected a folder'),
+        (['--jobs', '0', '--run'], '--jobs is 0, expected 1 or more'),
+        (['--baselines'], 'are of what --run measures'),
         (['--root', str(root / 'docs')], '--root is the repository'),
     ):
         if '--root' not in words:

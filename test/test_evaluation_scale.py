@@ -63,9 +63,10 @@ def test_the_command(photos, checkpoint, capsys):
     assert cli.main([*arguments, '--no-intrinsics']) != 0
     assert '--scale needs intrinsics' in capsys.readouterr().err
     for more, message in (
-        (['--out', str(photos)], '--scale only prints'),
         (['--methods', 'same'], '--methods is same, expected model or refined'),
         (['--methods', 'model', 'refined'], '--methods is model refined, expected'),
     ):
         assert cli.main([*arguments, *more]) != 0
         assert message in capsys.readouterr().err
+    assert cli.main([*arguments, '--views', '9']) != 0
+    assert 'nothing was measured: no sequence has 9 views' in capsys.readouterr().err

@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_training_batches import sphere_scenes
 
+from ray_pose_ros.cli import main
 from ray_pose_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from ray_pose_ros.model.ray_diffuser import RayDiffuser
 from ray_pose_ros.training.command import DEFAULT_CONFIG, blend
@@ -156,6 +157,28 @@ def test_learning_rate_rises_holds_and_falls():
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ('render {} --scenes 0', '--scenes is 0, expected 1 or more'),
+        ('render {} --views 0', '--views is 0, expected 1 or more'),
+        ('render {} --workers 0', '--workers is 0, expected 1 or more'),
+        ('render {} --first-seed -1', '--first-seed is -1, expected 0 or more'),
+        ('render {} --photographed 3', '--photographed is 3.0, expected 0 to 1'),
+        ('render {} --whole nan', '--whole is nan, expected 0 to 1'),
+        ('captures {} x --views 0', '--views is 0, expected 1 or more'),
+        ('captures {} x --mirrored 2', '--mirrored is 2.0, expected 0 to 1'),
+        ('run --data x --held-out x --into {} --threads 0', '--threads is 0, expected 1 or more'),
+        ('run --data x --held-out x --into {} --hours nan', '--hours is nan, expected 0 or more'),
+        ('run --data x --held-out x --into {} --device mps', "device is 'mps', expected"),
+    ],
+)
+def test_bad_options_are_one_line(arguments, message, tmp_path, capsys):
+    assert main(['train', *arguments.format(tmp_path / 'out').split()]) == 2
+    assert capsys.readouterr().err.startswith(f'ray-pose: error: {message}')
+    assert not (tmp_path / 'out').exists()
 
 
 def test_unknown_names_in_the_file_are_named(tmp_path):

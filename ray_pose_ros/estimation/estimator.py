@@ -121,6 +121,8 @@ class Estimator:
         if model is None or isinstance(model, (str, Path)):
             model = load_checkpoint(checked_checkpoint(model), self.device)
         self.model = model.to(self.device).eval()
+        if crop_params == 'demo' and model.config.geometry != 'ndc':
+            raise ValueError("crop_params is 'demo', which is of official models only")
         most = model.noise_scheduler.steps
         if steps and steps > most:
             raise ValueError(f'steps is {steps}, the schedule of this model has {most}')

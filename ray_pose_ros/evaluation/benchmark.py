@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
     from .benchmarks.report import read, tables
 
+    if args.stored and (args.only or args.json):
+        raise ValueError('--from measures nothing, so --only and --json cannot go with it')
     if args.stored:
         figures = read(args.stored)
     else:
@@ -91,6 +93,8 @@ def _measure(args: argparse.Namespace) -> dict:
     )
     wanted = list(args.only or SECTIONS)
     wanted += [name for name in EXTRA if getattr(args, name) and name not in wanted]
+    if args.sets and not {'refinement', 'many'} & set(wanted):
+        raise ValueError('--sets are of --refinement and --many, which are not asked for')
     # what is not to be had, or cannot be written, is said before minutes of measuring
     for path in filter(None, (args.json, args.markdown)):
         check_writable(path)

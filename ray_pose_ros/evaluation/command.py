@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ray_pose_ros.estimation.options import check_least
 from ray_pose_ros.estimation.outputs import check_writable
 
 USUAL_METHODS = ['model', 'same', 'azimuth']
@@ -131,10 +132,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError('nothing to evaluate: give folders or --rendered COUNT')
     if min(args.views) < 2:
         raise ValueError(f'--views is {args.views}, expected 2 or more each')
-    for name, least in (('subsets', 1), ('jobs', 1), ('rendered_size', 32), ('seed', 0)):
-        if getattr(args, name) < least:
-            option = '--' + name.replace('_', '-')
-            raise ValueError(f'{option} is {getattr(args, name)}, expected {least} or more')
+    check_least(args, rendered=0, subsets=1, jobs=1, rendered_size=32, seed=0, within=0)
+    if not all(0 <= x < float('inf') for x in args.tf_noise):
+        raise ValueError(f'--tf-noise is {args.tf_noise}, expected 0 or more each')
+    if any(args.tf_noise) and not args.scale:
+        raise ValueError('--tf-noise is of --scale, which is not asked for')
     if args.resume and not args.out:
         raise ValueError('--resume needs --out, where the parts are')
     if args.out:
@@ -142,6 +144,9 @@ def run(args: argparse.Namespace) -> int:
             check_writable(args.out / name)
 
     if args.scale:
+        ignored = [f'--{name}' for name in ('out', 'tour', 'errors') if getattr(args, name)]
+        if ignored:
+            raise ValueError(f'--scale prints one table, {", ".join(ignored)} cannot go with it')
         from . import scale
 
         print(scale.table(scale.measure(args)))
@@ -162,7 +167,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace, parts_dir: Path | None = None) -> dict:
-    """The results of parsed arguments, as `storage` writes them; shows a progress bar."""
+    """The results of parsed arguments, as `storage` writes them; shows a progress bar.
+
+    Raises ValueError where nothing is measured.
+    """
     from tqdm import tqdm
 
     from ray_pose_ros.estimation.estimator import usable_device
@@ -195,7 +203,10 @@ def evaluate(args: argparse.Namespace, parts_dir: Path | None = None) -> dict:
         parts = run_methods(
             sources, settings, specs, args.jobs, parts_dir, bool(args.resume), progress
         )
-    return pack(settings, sources, make_rows(sources, settings, specs, parts))
+    rows = make_rows(sources, settings, specs, parts)
+    if not rows:
+        raise ValueError(nothing_measured(args, f'or none suits {", ".join(specs)}'))
+    return pack(settings, sources, rows)
 
 
 def chosen_sources(args: argparse.Namespace) -> list:
@@ -219,10 +230,23 @@ def chosen_sources(args: argparse.Namespace) -> list:
     return sources
 
 
+def nothing_measured(args: argparse.Namespace, otherwise: str) -> str:
+    """The message where no set of views was drawn, or no method could take any."""
+    return (
+        f'nothing was measured: no sequence has {min(args.views)} views within '
+        f'{args.within:g} degrees of one of them, {otherwise}'
+    )
+
+
 def expand_methods(
     methods: list[str], steps: list[int] | None = None, samples: int | None = None
 ) -> list[str]:
     """Specs with --steps and --samples put into those of the model, one for each step count."""
+    if (steps or samples) and not any(spec.partition(':')[0] == 'model' for spec in methods):
+        raise ValueError(
+            f'--steps and --samples are of the method model, --methods has {", ".join(methods)} '
+            'only (some have their own, as refined:steps=4)'
+        )
     found = []
     for spec in methods:
         if spec.partition(':')[0] != 'model':

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ray_pose_ros.estimation.options import check_least
+
 DESCRIPTION = """\
 Write tables, plots and figures into docs/results.md and README.md, from docs/results/*.json.
 
@@ -38,6 +40,11 @@ def run(args: argparse.Namespace) -> int:
     """Measure if asked to, then write or check."""
     from .report import Report
 
+    check_least(args, jobs=1)
+    if args.sets and not args.sets.is_dir():
+        raise ValueError(f'--sets is {args.sets}, expected a folder of folders of photographs')
+    if args.run is None and (args.sets or args.baselines or args.checkpoint):
+        raise ValueError('--sets, --baselines and --checkpoint are of what --run measures')
     report = Report(args.root)
     if args.check:
         if args.run is not None:

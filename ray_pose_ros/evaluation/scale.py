@@ -24,7 +24,7 @@ from ray_pose_ros.geometry.so3 import camera_centres, rotation_from_vector
 from ray_pose_ros.refinement.refine import default_matchers
 from ray_pose_ros.refinement.refining import RefiningEstimator
 
-from .command import USUAL_METHODS, chosen_sources
+from .command import USUAL_METHODS, chosen_sources, nothing_measured
 from .draws import draw_subsets
 from .markdown import markdown_table
 from .sequences import Sequence
@@ -74,17 +74,17 @@ class ScaleError:
 def measure(args: argparse.Namespace) -> list[ScaleError]:
     """Errors on the sets of views that the arguments of `ray-pose evaluate` describe.
 
-    Raises ValueError for --no-intrinsics, where the object is is told by the views' rays, and for
-    what is not measured or written.
+    Raises ValueError for --no-intrinsics: where the object is is told by the views' rays; for
+    several --steps, and methods that are not measured; and where no set is measured.
     """
-    if args.out:
-        raise ValueError(f'--out is {args.out}, but --scale only prints its table')
     if args.methods not in (USUAL_METHODS, ['model'], ['refined']):
         raise ValueError(
             f'--methods is {" ".join(args.methods)}, expected model or refined with --scale'
         )
     if args.no_intrinsics:
         raise ValueError('--scale needs intrinsics, and --no-intrinsics takes them away')
+    if args.steps and len(args.steps) > 1:
+        raise ValueError(f'--steps is {args.steps}, --scale takes one number')
     torch.set_num_threads(1)
     steps = args.steps[0] if args.steps else None
     estimator = Estimator(
@@ -108,6 +108,8 @@ def measure(args: argparse.Namespace) -> list[ScaleError]:
                     rng.normal(size=(2, views, 3)) * np.reshape(args.tf_noise, (2, 1, 1)) / 3**0.5
                 )
                 errors.append(scale_error(found, sequence, chosen, source.data, noise))
+    if not errors:
+        raise ValueError(nothing_measured(args, 'whose crops look at one thing'))
     return errors
 
 

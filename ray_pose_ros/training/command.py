@@ -5,6 +5,8 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+from ray_pose_ros.estimation.options import check_least, check_shares
+
 DEFAULT_CONFIG = Path(__file__).with_name('default.yaml')
 
 
@@ -102,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
     if args.action == 'render':
         from .dataset import render_dataset
 
+        check_least(args, scenes=1, first_seed=0, views=1, workers=1)
+        check_shares(args, 'share', 'whole', 'photographed')
         render_dataset(
             args.folder,
             args.scenes,
@@ -135,6 +139,8 @@ def _captures(args: argparse.Namespace) -> int:
     from .reconstruction import reconstruct
     from .turntable import reconstruct_turntable
 
+    check_least(args, scenes=1, first_seed=0, views=1, workers=1)
+    check_shares(args, 'mirrored')
     try:
         import_pycolmap()
     except ImportError as error:
@@ -171,9 +177,7 @@ def _upright(args: argparse.Namespace) -> int:
 
     if not (args.photographs or args.data):
         raise ValueError('no examples: expected --photographs, --data, or both')
-    for name in ('crops', 'steps'):
-        if getattr(args, name) < 1:
-            raise ValueError(f'{name} is {getattr(args, name)}, expected 1 or more')
+    check_least(args, crops=1, steps=1)
     model = load_checkpoint(args.checkpoint)
     examples = []
     if args.photographs:
@@ -194,9 +198,7 @@ def _locate(args: argparse.Namespace) -> int:
 
     from .locating import fit_locator, match_folders, measure
 
-    for name in ('draws', 'steps'):
-        if getattr(args, name) < 1:
-            raise ValueError(f'{name} is {getattr(args, name)}, expected 1 or more')
+    check_least(args, draws=1, steps=1)
     model = load_checkpoint(args.checkpoint)
     if not model.config.rematch:
         raise ValueError(f'{args.checkpoint} has no repeated matching, whose matches are placed')
@@ -276,6 +278,7 @@ def _train(args: argparse.Namespace) -> int:
     import torch
     import torch.distributed as distributed
 
+    from ray_pose_ros.estimation.estimator import usable_device
     from ray_pose_ros.model.checkpoint import load_checkpoint
     from ray_pose_ros.model.ray_diffuser import RayDiffuser
 
@@ -283,6 +286,8 @@ def _train(args: argparse.Namespace) -> int:
     from .dataset import SceneSet, feature_statistics
     from .trainer import Trainer
 
+    check_least(args, threads=1, hours=0)
+    args.device = str(usable_device(args.device))
     torch.set_num_threads(args.threads)
     if 'WORLD_SIZE' in os.environ:  # started by torchrun
         distributed.init_process_group('nccl' if args.device == 'cuda' else 'gloo')
