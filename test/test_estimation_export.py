@@ -110,6 +110,28 @@ def test_colmap_unknown_models_are_refused(tmp_path):
         colmap_files.read_colmap(tmp_path / 'nowhere')
 
 
+@pytest.mark.parametrize(
+    ('camera', 'image', 'message'),
+    [
+        ('', '1 1 0 0 0 0 0 3 1 a', r'images\.txt: .* camera 1 is not in cameras\.txt'),
+        ('1 PINHOLE', '', r"cameras\.txt: '1 PINHOLE' is no camera"),
+        ('1 PINHOLE 9 9 x 5 5 5', '', r"cameras\.txt: '1 PINHOLE 9 .* float: 'x'"),
+        (None, '1 1 0 0 0 0 0 3 1', r"images\.txt: '1 1 0 .* expected IMAGE_ID .* NAME"),
+        (None, '1 1 0 0 x 0 0 3 1 a', r"images\.txt: '1 1 0 0 x .* float: 'x'"),
+        (None, '1 0 0 0 0 0 0 3 1 a', r"images\.txt: '1 0 0 .* length above 0"),
+        (None, '1 1 0 0 0 0 nan 3 1 a', r'images\.txt: .* translation is \[0\.0, nan, 3\.0\]'),
+        (None, '1 1 0 0 0 0 0 3 1 a\n\n2 1 0 0 0 0 0 3 1 a', r'images\.txt: .* been there before'),
+        ('\udcff', '', r'cameras\.txt: cannot be read'),
+    ],
+)
+def test_lines_of_colmap_files_that_say_nothing(camera, image, message, tmp_path):
+    camera = '1 PINHOLE 9 9 5 5 5 5' if camera is None else camera
+    (tmp_path / 'cameras.txt').write_text(camera, encoding='utf-8', errors='surrogateescape')
+    (tmp_path / 'images.txt').write_text(image)
+    with pytest.raises(ValueError, match=message):
+        colmap_files.read_colmap(tmp_path)
+
+
 @pytest.mark.parametrize('lenses', [pinholes(3), cameras(2), [cameras(4)[3]] * 2])
 def test_transforms_round_trip(tmp_path, lenses):
     given = posed(lenses)

@@ -142,26 +142,36 @@ def read_colmap(folder: str | Path) -> PosedCameras:
     Raises:
         ValueError: a camera model that this project does not have, or a malformed file.
     """
-    folder = Path(folder)
-    cameras = {}
-    for line in _lines(folder / 'cameras.txt'):
-        if not line:
-            continue
-        index, model, width, height, *numbers = line.split()
-        params = [float(x) for x in numbers]
+    path, cameras = Path(folder) / 'cameras.txt', {}
+    for line in filter(None, _lines(path)):
         try:
+            index, model, width, height, *params = line.split()
+            params = [float(x) for x in params]
             cameras[index] = colmap_camera(model, params, int(width), int(height))
         except ValueError as error:
-            raise ValueError(f'{folder}: camera {index}: {error}') from error
-    lines = _lines(folder / 'images.txt')
-    rows = [line.split(maxsplit=9) for line in lines[::2] if line]
-    numbers = np.array([[float(x) for x in row[1:8]] for row in rows]).reshape(-1, 7)
-    xyzw = torch.from_numpy(numbers[:, [1, 2, 3, 0]])
+            raise ValueError(f'{path}: {line[:99]!r} is no camera: {error}') from error
+    path, rows = Path(folder) / 'images.txt', {}
+    for line in filter(None, _lines(path)[::2]):
+        words = line.split(maxsplit=9)
+        try:
+            if len(words) < 10:
+                raise ValueError('expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME')
+            (w, x, y, z, *t), (index, name) = map(float, words[1:8]), words[8:]
+            R = matrix_from_quaternion(torch.tensor([x, y, z, w], dtype=torch.float64))
+            if not np.isfinite(t).all():
+                raise ValueError(f'its translation is {t}, expected finite numbers')
+            if index not in cameras:
+                raise ValueError(f'camera {index} is not in cameras.txt')
+            if name in rows:
+                raise ValueError(f'{name} has been there before')
+        except ValueError as error:
+            raise ValueError(f'{path}: {line[:99]!r} is no image: {error}') from error
+        rows[name] = cameras[index], R.numpy(), t
     return PosedCameras(
-        names=[row[9] for row in rows],
-        cameras=[cameras[row[8]] for row in rows],
-        R=matrix_from_quaternion(xyzw).numpy(),
-        t=numbers[:, 4:],
+        names=list(rows),
+        cameras=[camera for camera, _, _ in rows.values()],
+        R=np.array([R for _, R, _ in rows.values()]).reshape(-1, 3, 3),
+        t=np.array([t for _, _, t in rows.values()]).reshape(-1, 3),
         stamps=np.arange(len(rows), dtype=np.float64),
     )
 
@@ -189,6 +199,6 @@ def _lines(path: Path) -> list[str]:
     """Lines but comments; empty ones stay, they hold the place of an image's points."""
     try:
         lines = path.read_text(encoding='utf-8').splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f'{path}: cannot be read ({error})') from error
     return [line.strip() for line in lines if not line.startswith('#')]
