@@ -264,6 +264,11 @@ def test_what_cannot_be_turned_back_is_refused():
     lens = CameraModel(K, 100, 100, 'plumb_bob', (0.1, 0, 1e-3, 0, 0))
     with pytest.raises(posed_cameras.NotRepresentable, match='not round'):
         posed_cameras.as_stored(facing([lens]), [6])
+    skewed = CameraModel(K + torch.tensor([[0, 1.0, 0], [0, 0, 0], [0, 0, 0]]), 100, 100)
+    for orientation in (3, 6, 8):
+        with pytest.raises(posed_cameras.NotRepresentable, match='not round'):
+            posed_cameras.as_stored(facing([skewed]), [orientation])
+    assert posed_cameras.as_stored(facing([skewed]), [1])[0].cameras == [skewed]
     with pytest.raises(posed_cameras.NotRepresentable, match='mirrored'):
         posed_cameras.as_stored(facing(pinholes(1)), [5])
 

@@ -76,7 +76,7 @@ def as_stored(
 
     Raises:
         NotRepresentable: a mirrored photograph, or a turned one whose lens is not the same all
-            round (tangential distortion).
+            round (tangential distortion, skew).
     """
     cameras, R, t = list(posed.cameras), posed.R.copy(), posed.t.copy()
     pixel = None if cloud is None else cloud.pixel.copy()
@@ -89,7 +89,7 @@ def as_stored(
         tangential = camera.distortion_model != 'equidistant' and (
             any(camera.distortion[2:4]) or any(camera.distortion[8:])
         )
-        if tangential:
+        if tangential or _skewed(camera):
             raise NotRepresentable(f'{posed.names[i]} was turned, and its lens is not round')
         flat, size = turn[:2, :2], np.array([camera.width, camera.height])
         # what would come to lie left of or above the image begins at its other side
@@ -134,7 +134,7 @@ def model_of(camera: CameraModel) -> tuple[str, list[float]]:
     Raises NotRepresentable for skew, and for distortion that no model has.
     """
     d = [float(x) for x in camera.distortion]
-    if abs(camera.matrix[0, 1]) > 1e-6 * camera.matrix[0, 0]:
+    if _skewed(camera):
         raise NotRepresentable(f'skew {camera.matrix[0, 1]:g} cannot be written in this format')
     if camera.distortion_model == 'equidistant':
         return 'OPENCV_FISHEYE', d
@@ -145,6 +145,10 @@ def model_of(camera: CameraModel) -> tuple[str, list[float]]:
     if any(d[4:]):
         return 'FULL_OPENCV', (d + [0.0] * 8)[:8]  # k1 k2 p1 p2 k3 k4 k5 k6, as OpenCV
     return 'OPENCV', d[:4]
+
+
+def _skewed(camera: CameraModel) -> bool:
+    return bool(abs(camera.matrix[0, 1]) > 1e-6 * camera.matrix[0, 0])
 
 
 def camera_of_model(params: list[float], width: int, height: int, model: str) -> CameraModel:
