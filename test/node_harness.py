@@ -58,7 +58,7 @@ class FakeEstimate:
     rays: np.ndarray
     timings: dict
     metric: MetricScale | None = None
-    at_one_place: bool = False
+    caution: str | None = None
 
 
 class FakeEstimator:
@@ -71,7 +71,7 @@ class FakeEstimator:
         self.solved: list = []
         self.seconds = seconds
         self.fail: Exception | None = None
-        self.at_one_place = False
+        self.caution = None
 
     def prepare(self, view):
         self.prepared.append(view)
@@ -103,7 +103,7 @@ class FakeEstimator:
             centre_sigma=np.zeros(n),
             rays=np.zeros((n, 6, 1, 1), np.float32),
             timings={'denoise': 0.001, 'recover': 0.002},
-            at_one_place=self.at_one_place,
+            caution=self.caution,
         )
 
 

@@ -249,7 +249,7 @@ def test_cameras_that_come_out_at_one_place_are_told_of(
     for same in (False, True):
         monkeypatch.setattr(Estimate, 'at_one_place', same)
         assert estimate(*given) == 0
-        assert ('masks of the object (--masks) are needed' in capsys.readouterr().err) is same
+        assert ('masks of the object are needed (--masks)' in capsys.readouterr().err) is same
 
 
 def test_grey_and_transparent_images(photos, checkpoint, tmp_path):

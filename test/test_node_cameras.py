@@ -206,11 +206,11 @@ def test_evicted_and_lost_frames_are_published_no_more(start):
     assert 'stamp 102.000000000, rotation_sigma 0.0777 rad' in said['camera_keyframe_2']
     assert said['map'] == '3 keyframes, reference camera_keyframe_0'
     harness.client.tf.clear()
-    harness.estimator.at_one_place = True
+    harness.estimator.caution = 'masks are needed'
     harness.show([3], IMAGES, CAMERA)
     assert harness.until(lambda: 'camera_keyframe_3' in sent(harness))
-    assert harness.until(lambda: 'tracking, but most cameras seem' in statuses[-1].message)
-    harness.estimator.at_one_place = False
+    assert harness.until(lambda: 'tracking, but masks are needed' in statuses[-1].message)
+    harness.estimator.caution = None
     harness.client.tf.clear()
     harness.estimator.fail = RuntimeError('no')
     harness.show([4], IMAGES, CAMERA)

@@ -125,7 +125,6 @@ def run(args: argparse.Namespace, solve=None, prepare=None) -> int:
         note(text)
 
     from ray_pose_ros.estimation import results
-    from ray_pose_ros.estimation.estimate import ONE_PLACE
     from ray_pose_ros.estimation.estimator import Estimator
 
     estimator = Estimator(
@@ -153,8 +152,8 @@ def run(args: argparse.Namespace, solve=None, prepare=None) -> int:
         args.out, estimate, loaded.views, errors, loaded.truth, args.save_rays, note
     )
     print(results.table(estimate, errors))
-    if estimate.at_one_place:
-        note(f'{ONE_PLACE} (--masks) are needed')
+    if estimate.caution:
+        note(f'{estimate.caution} (--masks)')
     print(f'written to {results.printable(str(args.out))}{os.sep}: {", ".join(written)}')
     return 0
 

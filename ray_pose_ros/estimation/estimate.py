@@ -20,10 +20,10 @@ from ray_pose_ros.geometry.crops import Crop
 from ray_pose_ros.geometry.so3 import angle_between, camera_centres
 from ray_pose_ros.multiview.two_view import RayMatches
 
-# What it means for whoever asked, where `Estimate.at_one_place`.
+# See `Estimate.caution`.
 ONE_PLACE = (
     'most cameras seem to stand at one place; if the object turned before a camera that stood '
-    'still, its surroundings were taken for it, and masks of the object'
+    'still, its surroundings were taken for it, and masks of the object are needed'
 )
 # Of two cameras that are taken to stand at one place: rad between them, and how far apart they are
 # over their distance from the object.
@@ -99,6 +99,11 @@ class Estimate:
         distance = np.linalg.norm(self.t, axis=1)
         near = apart < _APART * np.minimum(distance[first], distance[second])
         return bool(np.mean((turned < _TURNED) & near) > 0.5)
+
+    @property
+    def caution(self) -> str | None:
+        """In words what looks wrong with the views, and what would help; None for nothing."""
+        return ONE_PLACE if self.at_one_place else None
 
     def of_views(self, which: Sequence[int]) -> Estimate:
         """The same of some of the views, the first of which has to be the first one still."""

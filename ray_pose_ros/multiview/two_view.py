@@ -29,6 +29,8 @@ class RayMatches:
         centre_a, centre_b: (3,) unit rays through the object's place in the two images.
         weight: (K,) in [0, 1], how likely a match is to be one at all; None for 1. Only `adjust`
             and `agreement_nats` look at it.
+        standing: (2, S, 3) unit rays, as `a` and `b`, of what has been left out because it stands
+            still before a camera that does; None where nothing has.
     """
 
     a: np.ndarray
@@ -37,6 +39,7 @@ class RayMatches:
     centre_a: np.ndarray
     centre_b: np.ndarray
     weight: np.ndarray | None = None
+    standing: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.a)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from ray_pose_ros.estimation.estimate import ONE_PLACE
 from ray_pose_ros.node.outputs import LATCHED
 
 
@@ -32,12 +31,15 @@ class Status:
         `scale` says in words what the unit of lengths is, `matching` how far that is, if it is.
         """
         level, message = DiagnosticStatus.OK, 'tracking'
+        caution = solved.estimate.caution if solved is not None else None
         if lost:
             level, message = DiagnosticStatus.WARN, f'lost: {lost}'
+            if caution:
+                message += f'; {caution}'
         elif solved is None:
             message = f'waiting for {settings.min_views} keyframes'
-        elif solved.estimate.at_one_place:
-            message = f'tracking, but {ONE_PLACE} are needed'
+        elif caution:
+            message = f'tracking, but {caution}'
         if matching and solved is not None:
             message += f'; matching {matching}'
         if not enabled:

@@ -12,6 +12,7 @@ from ray_pose_ros.matching import Matcher
 from ray_pose_ros.multiview.two_view import RayMatches
 
 from .keyframe import TURNING, Keyframe, Turns
+from .standing import Sides, without_standing
 
 PLENTY = 60  # matches that show that the images are the right way up
 _CLEAR = 2.5  # likeness of a turn, as a multiple of the next, that needs no second try
@@ -26,7 +27,7 @@ def correspond(
     ways: Sequence[Turns],
     step: Callable[[], None] = lambda: None,
 ) -> tuple[RayMatches, int | None]:
-    """All matches between keyframes a and b.
+    """All matches between keyframes a and b, but for what stands still before them.
 
     Args:
         cameras, centres: of the two; centres are the unit rays (3,) through the object's place in
@@ -39,7 +40,7 @@ def correspond(
     Also returns the turn of b against a that PLENTY of such matches have shown, None if there are
     not so many.
     """
-    rays_a, rays_b, sigmas = [], [], []
+    rays_a, rays_b, sigmas, seen = [], [], [], []
     shown = None
     for matcher in matchers:
         if matcher.name in TURNING:
@@ -47,6 +48,7 @@ def correspond(
         else:
             fa, fb, found, (own, its) = _most(a, b, matcher, ways, step)
             shown = (its - own) % 4 if len(found) >= PLENTY else shown
+        seen.append((fa.points, fb.points, found.indices))
         points = fa.points[found.indices[:, 0]], fb.points[found.indices[:, 1]]
         ray_a, ray_b = (rays(c, p) for c, p in zip(cameras, points, strict=True))
         keep = np.isfinite(ray_a).all(1) & np.isfinite(ray_b).all(1)
@@ -57,7 +59,19 @@ def correspond(
     found = RayMatches(
         np.concatenate(rays_a), np.concatenate(rays_b), np.concatenate(sigmas), *centres
     )
-    return found, shown
+    return without_standing(found, lambda: _features(seen, cameras)), shown
+
+
+def _features(seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]], cameras) -> Sides:
+    """Of both images the rays of all features, and which are matched; seen: points and indices of
+    each matcher."""
+    sides = []
+    for side, camera in enumerate(cameras):
+        matched = [np.isin(np.arange(len(s[side])), s[2][:, side]) for s in seen]
+        found = rays(camera, np.concatenate([s[side] for s in seen]))
+        known = np.isfinite(found).all(1)
+        sides.append((found[known], np.concatenate(matched)[known]))
+    return sides
 
 
 def rays(camera: CameraModel, pixels: np.ndarray) -> np.ndarray:

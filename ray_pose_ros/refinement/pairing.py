@@ -18,11 +18,10 @@ from .crew import Crew
 from .hypotheses import Found, search
 from .keyframe import TURNING, Keyframe, Turns, turn_between
 from .rolls import Rolls, vote
-from .standing import without_standing
 
 # rad: a prior surer than this tells how images are rolled, or which way to try first
 _CERTAIN, _HINT = np.radians(25.0), np.radians(60.0)
-_FEWEST = 8  # matches of a pair worth looking at
+FEWEST = 8  # matches of a pair worth looking at
 _WAVE, _OPEN = 16, 2  # pairs matched at the same time, and those of them that try several turns
 
 
@@ -86,8 +85,7 @@ def match_pairs(
             a, b = keyframes[i], keyframes[j]
             cameras, pair = (estimate.cameras[i], estimate.cameras[j]), (centres[i], centres[j])
             matches, shown = correspond(a, b, cameras, pair, matchers, ways, crew.step)
-            matches = without_standing(matches)
-            if len(matches) < _FEWEST:
+            if len(matches) < FEWEST and matches.standing is None:
                 return None, shown
             crew.step()
             # looked for here, while other pairs are matched outside of Python's lock

@@ -27,11 +27,16 @@ from .averaging import agree
 from .certainty import Certainty, certainty
 from .hypotheses import hypotheses, near, search
 from .keyframe import Keyframe, matched_before
-from .pairing import Pairs, known_pairs, match_pairs, rolls_of
+from .pairing import FEWEST, Pairs, known_pairs, match_pairs, rolls_of
 from .place import place
 from .rounds import Rounds
+from .standing import turns_before, without_room
 from .trust import trusted
 
+TURNS = (  # see `RefinedEstimate.caution`
+    'the object turns before a camera that stands still; its surroundings were left out of the '
+    'matches, but the model looks at them, too, and masks of the object are needed'
+)
 # Learned matchers, the most accurate first. Both of them together tell no more than the first.
 LEARNED = 'aliked', 'lighterglue'
 FEATURES = 768  # of a learned matcher, an image: more cost more than they bring
@@ -42,6 +47,8 @@ _OWN = 0.5  # of their weight: what the network's own matches count beside those
 # Beside feature matches the network is taken to be this much less sure than it tells: on things
 # that are strange to it, it is surer than right, and what it tells then outweighs true matches.
 _DOUBT = 2.0
+_DISTRACTED = np.radians(30.0)  # rad: no surer is a network that looks at a room, too
+_ANY_TURN = np.pi / 3**0.5  # rad: rms of turns about an axis, where all are as likely
 _WORTH_IT = 3  # pairs that are to be matched yet, where an early answer is worth its time
 
 
@@ -58,6 +65,8 @@ class RefinedEstimate(Estimate):
         model: the estimate as it was before.
         focal_sigma: of the log of the focal length, one standard deviation, where nobody told it
             and it was looked for; None where matches tell nothing.
+        turns: whether matches show that the object turns before a camera that stands still; those
+            of its surroundings have been left out.
         timings: also 'match' and 'refine', seconds.
     """
 
@@ -66,6 +75,12 @@ class RefinedEstimate(Estimate):
     pairs: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=int))
     model: Estimate | None = None
     focal_sigma: float | None = None
+    turns: bool = False
+
+    @property
+    def caution(self) -> str | None:
+        """As of Estimate."""
+        return TURNS if self.turns else super().caution
 
 
 def default_matchers(name: str | None = None, device: str = 'cpu') -> list[Matcher]:
@@ -188,7 +203,21 @@ def refine_by(
 ) -> RefinedEstimate:
     """Refine an estimate by given matches of its views. pulse as of `solve`."""
     begin = time.perf_counter()
-    solved = solve(prior_of(estimate), found.matches, np.array(estimate.t), found.poses, pulse)
+    prior, turns = prior_of(estimate), turns_before(found.matches)
+    matches, poses = found.matches, found.poses
+    if turns:
+        prior = _without_room(prior, estimate, matches)
+        matches = without_room(matches, matches)
+    matches = {pair: m for pair, m in matches.items() if len(m) >= FEWEST}
+    poses = {p: poses[p] if m is found.matches[p] else search(m) for p, m in matches.items()}
+    solved = solve(prior, matches, np.array(estimate.t), poses, pulse)
+    if turns:
+        least = np.where(solved.sure, 0.0, _DISTRACTED)
+        solved = replace(
+            solved,
+            rotation_sigma=np.maximum(solved.rotation_sigma, least),
+            centre_sigma=np.maximum(solved.centre_sigma, least * np.linalg.norm(solved.t, axis=1)),
+        )
     timings = {**estimate.timings, 'refine': time.perf_counter() - begin}
     kept = {f.name: getattr(estimate, f.name) for f in fields(Estimate)}
     return RefinedEstimate(
@@ -205,6 +234,7 @@ def refine_by(
         matches=solved.matches,
         pairs=solved.pairs,
         model=estimate,
+        turns=turns,
     )
 
 
@@ -250,6 +280,24 @@ def solve(
         believed = replace(believed, rotation_sigma=told.rotation_sigma)
     found = certainty(R, t, information, believed, agreed.chosen)
     return replace(found, ray_matches=problem.matches)
+
+
+def _without_room(prior: Prior, estimate: Estimate, known: dict) -> Prior:
+    """The belief without what the room tells before which a thing turns.
+
+    known: matches of pairs, see `without_room`. A network that has taken the room for the thing,
+    so that all cameras stand at one place, has told nothing of it.
+    """
+    if not estimate.at_one_place:
+        return replace(prior, matches=without_room(prior.matches, known))
+    unknown = np.full(len(prior.R), _ANY_TURN)
+    return replace(
+        prior,
+        rotation_sigma=unknown,
+        centre_sigma=unknown * np.linalg.norm(estimate.t, axis=1),
+        samples=prior.samples[:0],
+        matches={},
+    )
 
 
 def _from(progress: Progress, before: int) -> Progress:

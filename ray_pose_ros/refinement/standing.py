@@ -8,22 +8,132 @@ own pixels by chance only; of views from one and the same place, all do.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
 import numpy as np
+from scipy.spatial import KDTree
 
 from ray_pose_ros.multiview.two_view import RayMatches
 
 _STILL, _FAR = 2.0, 10.0  # deviations of a match: has not moved, and is where it never was
 _FEWEST, _SHARE = 8, 0.05  # matches of either kind
+_MOST = 0.5  # of the matches: so many stand still before a camera that does
+_LITTLE = 0.01  # of the matches: what moves there may be a small thing, or a plain one
+_SHOWN = 0.2  # of the pairs: so many show that the camera stands still
+_NEXT, _MIXED = 9, 2  # matches next to one in the image, and those of them that may stand still
+
+_MIDDLE, _FEATURES = 0.1, 20  # the share of an image's features that are the middle; the fewest
+_UNMATCHED = 0.5  # of the share that is matched elsewhere: fewer of the middle show another side
+
+Pair = tuple[int, int]
+Sides = Sequence[tuple[np.ndarray, np.ndarray]]  # of two images: rays (F, 3), and (F,) bool
 
 
-def without_standing(matches: RayMatches) -> RayMatches:
+def without_standing(
+    matches: RayMatches, features: Callable[[], Sides] | None = None
+) -> RayMatches:
     """Matches of two views without those that have not moved in the image, if others have.
 
     The two cameras may be one or several: what has the same ray in both has not moved. All matches
-    where nothing has moved, or nearly nothing but wrong matches, and where little has not.
+    where nothing has moved, or nearly nothing but wrong matches, and where little has not. Where
+    most have not, the camera has stood still, and what moved has to be about where the object is;
+    only that is left, and `standing` has the others. That may be nothing, if `features` tells that
+    there are features where the object is, other ones in either image: of both images the rays of
+    all features, and whether they are matched.
     """
-    moved = np.linalg.norm(matches.a - matches.b, axis=1) / matches.sigma
-    still, rest = moved < _STILL, moved > _FAR
-    if min(still.sum(), rest.sum()) < max(_FEWEST, _SHARE * len(matches)):
+    still, rest = _moved(matches)
+    least = max(_FEWEST, _SHARE * len(matches))
+    stands = still.mean() > _MOST if len(matches) >= _FEWEST else False
+    if stands and rest.sum() >= max(_FEWEST, _LITTLE * len(matches)):
+        ends = ((matches.a, matches.centre_a), (matches.b, matches.centre_b))
+        # look-alikes within the room move too, among much that does not
+        moves = rest & _apart(matches.a, matches.a, still) & _apart(matches.b, matches.b, still)
+        central = [_off(x[moves], centre) < _off(x[still], centre) for x, centre in ends]
+        if (moves.sum() >= _FEWEST or rest.sum() >= least) and all(central):
+            return _parted(matches, moves, still)
+    if stands and features and _other_sides(features(), (matches.centre_a, matches.centre_b)):
+        return _parted(matches, np.zeros_like(still), still)
+    if min(still.sum(), rest.sum()) < least:
         return matches
     return matches.take(~still)
+
+
+def turns_before(matches: Mapping[Pair, RayMatches]) -> bool:
+    """Whether views (i, j) are of a thing that turns before a camera that stands still.
+
+    matches: by `without_standing`, some pairs of which have shown it, where enough stand still.
+    """
+    stands = [_room(m) is not None for m in matches.values()]
+    shown = any(m.standing is not None for m in matches.values())
+    return shown and float(np.mean(stands)) >= _SHOWN
+
+
+def without_room(
+    matches: Mapping[Pair, RayMatches], known: Mapping[Pair, RayMatches]
+) -> dict[Pair, RayMatches]:
+    """Matches of views (i, j) before which something turns without those in what does not.
+
+    known: of the same views, by `without_standing`: where the camera was touched between two
+    photographs, others tell what is the room in each.
+    """
+    rooms: dict[int, list[np.ndarray]] = {}
+    for pair, m in known.items():
+        room = _room(m)
+        if room is not None:
+            for view, rays in zip(pair, room, strict=True):
+                rooms.setdefault(view, []).append(rays)
+    left = {}
+    for pair, m in matches.items():
+        keep = _moved(m)[1]
+        for view, rays in zip(pair, (m.a, m.b), strict=True):
+            if view in rooms and len(m):
+                room = np.concatenate(rooms[view])
+                still = np.arange(len(rays) + len(room)) >= len(rays)
+                keep &= _apart(rays, np.concatenate([rays, room]), still)
+        left[pair] = m if keep.all() else m.take(keep)
+    return left
+
+
+def _parted(matches: RayMatches, moves: np.ndarray, still: np.ndarray) -> RayMatches:
+    return replace(matches.take(moves), standing=np.stack([matches.a[still], matches.b[still]]))
+
+
+def _other_sides(features: Sides, centres: Sequence[np.ndarray]) -> bool:
+    """Whether in both images features about the middle of the object's place, (3,), have far
+    fewer matches than those around them."""
+    for (rays, matched), centre in zip(features, centres, strict=True):
+        count = int(_MIDDLE * len(rays))
+        if count < _FEATURES:
+            return False
+        off = np.linalg.norm(rays - centre, axis=1)
+        middle = off <= np.partition(off, count)[count]
+        if matched[middle].mean() > _UNMATCHED * matched[~middle].mean():
+            return False
+    return True
+
+
+def _moved(matches: RayMatches) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) bool each: matches that have stood still in the image, and those that clearly moved."""
+    moved = np.linalg.norm(matches.a - matches.b, axis=1) / matches.sigma
+    return moved < _STILL, moved > _FAR
+
+
+def _room(matches: RayMatches) -> np.ndarray | None:
+    """Rays (2, S, 3) of what stands still in both images of a camera that does; else None."""
+    if matches.standing is not None or not len(matches):
+        return matches.standing
+    still, _ = _moved(matches)
+    return np.stack([matches.a[still], matches.b[still]]) if still.mean() > _MOST else None
+
+
+def _off(rays: np.ndarray, centre: np.ndarray) -> float:
+    """How far rays (K, 3) lie from the middle of the object's place, (3,): their median."""
+    return float(np.median(np.linalg.norm(rays - centre, axis=1))) if len(rays) else np.inf
+
+
+def _apart(rays: np.ndarray, all_rays: np.ndarray, still: np.ndarray) -> np.ndarray:
+    """(K,) bool: rays (K, 3) next to which hardly one of `all_rays` (M, 3) is `still` (M,)."""
+    count = min(_NEXT, len(all_rays))
+    _, near = KDTree(all_rays).query(rays, count)
+    return still[near.reshape(len(rays), count)].sum(1) <= _MIXED
