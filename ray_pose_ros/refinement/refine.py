@@ -34,8 +34,8 @@ from .standing import turns_before, without_room
 from .trust import trusted
 
 TURNS = (  # see `RefinedEstimate.caution`
-    'the object turns before a camera that stands still; its surroundings were left out of the '
-    'matches, but the model looks at them, too, and masks of the object are needed'
+    'the object turns before a camera that stands still; its surroundings were left out as far as '
+    'the images tell, and masks of the object are surer'
 )
 # Learned matchers, the most accurate first. Both of them together tell no more than the first.
 LEARNED = 'aliked', 'lighterglue'

@@ -30,6 +30,7 @@ from .refine import (
     refined_steps,
 )
 from .rounds import Rounds, some
+from .swept import swept_area
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,9 @@ def refined(
 ) -> RefinedEstimate:
     """The last of `refined_looks`, after the focal length that was not given has been found.
 
-    Its `timings` have also 'focal', seconds, where that was looked for.
+    Where that tells that the object turns before a camera that stands still, and views have no
+    masks or boxes, all is done again with masks of where they differ. `timings` have also 'focal'
+    and 'unmasked', seconds, where that was done.
 
     Args:
         estimator: looks at the views again, where another focal length fits their matches better.
@@ -215,8 +218,30 @@ def refined(
     if deadline is not None:
         deadline = max(end - time.perf_counter(), 1e-3)  # what is known is refined all the same
     *_, answer = refined_looks(estimator, look, keyframes, matchers, deadline, progress)
+    masked = _masked(views) if answer.turns else None
+    if masked is not None:
+        pulse = pulse_of(progress, len(answer.pairs))
+        prepared = []
+        for view in masked:
+            pulse()
+            prepared.append(prepared_for_refinement(estimator, view))
+        look = estimator.look(prepared, lambda *_: pulse())
+        keyframes = [keyframe(view) for view in masked]
+        if deadline is not None:
+            deadline = max(end - time.perf_counter(), 1e-3)
+        spent['unmasked'] = sum(answer.timings.values())
+        *_, answer = refined_looks(estimator, look, keyframes, matchers, deadline, progress)
+        answer = replace(answer, turns=True)
     timings = {k: v + spent.pop(k, 0.0) for k, v in answer.timings.items()} | spent
     return replace(answer, timings=timings, focal_sigma=sigma)
+
+
+def _masked(views: Sequence[View]) -> list[View] | None:
+    """Views with masks of where they differ, None where they have any, or none can be told."""
+    if any(view.mask is not None or view.box is not None for view in views):
+        return None
+    area = swept_area([view.image for view in views])
+    return None if area is None else [replace(view, mask=area) for view in views]
 
 
 def refined_looks(
