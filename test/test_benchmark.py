@@ -271,6 +271,7 @@ def test_start_and_memory_are_of_fresh_processes(options):
         (['--loop-steps', '3'], '--loop-steps is 3, expected 4 or more'),
         (['--only', 'latency', '--device', 'toaster'], 'toaster'),
         (['--from', 'missing.json'], 'missing.json cannot be read'),
+        (['--json', '.'], '. is a folder, expected a file'),
         (['--json', '/proc/none'], '/proc/none cannot be written'),
         (['--markdown', '/proc/none'], '/proc/none cannot be written'),
         (['--json', 'setup.py'], 'setup.py cannot be read as JSON'),

@@ -16,11 +16,11 @@ FILES = (
 
 def check_writable(path: Path) -> None:
     """Raise ValueError where no file can be written; folders above it need not be there yet."""
+    if path.is_dir():  # as '.' is, which has no parents
+        raise ValueError(f'{path} is a folder, expected a file or nothing there to write to')
     folder = next(p for p in path.parents if os.path.lexists(p))
     if not folder.is_dir():
         raise ValueError(f'{folder} is a file, expected a folder for the results')
-    if path.is_dir():
-        raise ValueError(f'{path} is a folder, expected a file or nothing there to write to')
     if path.exists():
         if not os.access(path, os.W_OK):
             raise ValueError(f'{path} cannot be written (no permission)')
