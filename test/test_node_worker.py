@@ -169,6 +169,30 @@ def test_a_better_answer_follows_the_first(worker, results):
     assert 'solve' in first.seconds and set(second.seconds) == {'second_look'}
 
 
+def test_matching_that_was_given_up_is_not_told_of_what_comes_next(worker, results):
+    told = []
+
+    class Matching(FakeEstimator):
+        def prepare(self, view):
+            told.append(worker.matching)
+            return super().prepare(view)
+
+        def looks(self, prepared, progress=None):
+            answer = self.solve(prepared, progress)
+            answer.model = answer
+            yield answer
+            progress(12, 40)
+            told.append(worker.matching)
+            raise RuntimeError('something')
+
+    loaded(worker, Matching())
+    worker.offer_all([candidate(0), candidate(1)])
+    results.wait(Failed)
+    worker.offer(candidate(2))
+    results.wait(Failed, 2)
+    assert told == ['', '', '12 of 40 pairs', '', '12 of 40 pairs']
+
+
 def test_nobody_waits_for_a_second_look_once_there_is_something_new(worker, results):
     estimator = loaded(worker, Twice())
     estimator.pause = 60.0

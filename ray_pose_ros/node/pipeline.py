@@ -149,7 +149,7 @@ class Pipeline:
         """
         turn.moved()
         since = None  # when the first answer was there
-        last = self.pairs = None
+        last = None
 
         def progress(done: int, total: int) -> None:
             turn.check(since)
@@ -175,6 +175,8 @@ class Pipeline:
             pass
         except Exception as error:  # the node must outlive a failed inference
             turn.deliver(Failed(turn.epoch, _words(error), again or since is not None))
+        finally:
+            self.pairs = None
         if last is None or turn.void():
             return None
         self._cloud(last, turn)
