@@ -20,7 +20,8 @@ _STILL, _FAR = 2.0, 10.0  # deviations of a match: has not moved, and is where i
 _FEWEST, _SHARE = 8, 0.05  # matches of either kind
 _MOST = 0.5  # of the matches: so many stand still before a camera that does
 _LITTLE = 0.01  # of the matches: what moves there may be a small thing, or a plain one
-_SHOWN = 0.2  # of the pairs: so many show that the camera stands still
+_SHOWN = 0.2  # of the pairs: so many show that the camera stands still,
+_OF_VIEWS = 0.5  # and more of the views are in them: others are of a camera that moves
 _NEXT, _MIXED = 9, 2  # matches next to one in the image, and those of them that may stand still
 
 _MIDDLE, _FEATURES = 0.1, 20  # the share of an image's features that are the middle; the fewest
@@ -48,7 +49,9 @@ def without_standing(
     if stands and rest.sum() >= max(_FEWEST, _LITTLE * len(matches)):
         ends = ((matches.a, matches.centre_a), (matches.b, matches.centre_b))
         # look-alikes within the room move too, among much that does not
-        moves = rest & _apart(matches.a, matches.a, still) & _apart(matches.b, matches.b, still)
+        moves = rest.copy()
+        for rays, _ in ends:
+            moves[rest] &= _apart(rays[rest], KDTree(rays[~still]), KDTree(rays[still]))
         central = [_off(x[moves], centre) < _off(x[still], centre) for x, centre in ends]
         if (moves.sum() >= _FEWEST or rest.sum() >= least) and all(central):
             return _parted(matches, moves, still)
@@ -64,9 +67,11 @@ def turns_before(matches: Mapping[Pair, RayMatches]) -> bool:
 
     matches: by `without_standing`, some pairs of which have shown it, where enough stand still.
     """
-    stands = [_room(m) is not None for m in matches.values()]
-    shown = any(m.standing is not None for m in matches.values())
-    return shown and float(np.mean(stands)) >= _SHOWN
+    if all(m.standing is None for m in matches.values()):
+        return False
+    stands = [pair for pair, m in matches.items() if _room(m) is not None]
+    views = len(np.unique(stands)) / len(np.unique(list(matches)))
+    return len(stands) >= _SHOWN * len(matches) and views > _OF_VIEWS
 
 
 def without_room(
@@ -83,14 +88,13 @@ def without_room(
         if room is not None:
             for view, rays in zip(pair, room, strict=True):
                 rooms.setdefault(view, []).append(rays)
+    trees = {view: KDTree(np.concatenate(rays)) for view, rays in rooms.items()}
     left = {}
     for pair, m in matches.items():
         keep = _moved(m)[1]
         for view, rays in zip(pair, (m.a, m.b), strict=True):
-            if view in rooms and len(m):
-                room = np.concatenate(rooms[view])
-                still = np.arange(len(rays) + len(room)) >= len(rays)
-                keep &= _apart(rays, np.concatenate([rays, room]), still)
+            if view in trees:
+                keep &= _apart(rays, KDTree(rays), trees[view])
         left[pair] = m if keep.all() else m.take(keep)
     return left
 
@@ -132,8 +136,9 @@ def _off(rays: np.ndarray, centre: np.ndarray) -> float:
     return float(np.median(np.linalg.norm(rays - centre, axis=1))) if len(rays) else np.inf
 
 
-def _apart(rays: np.ndarray, all_rays: np.ndarray, still: np.ndarray) -> np.ndarray:
-    """(K,) bool: rays (K, 3) next to which hardly one of `all_rays` (M, 3) is `still` (M,)."""
-    count = min(_NEXT, len(all_rays))
-    _, near = KDTree(all_rays).query(rays, count)
-    return still[near.reshape(len(rays), count)].sum(1) <= _MIXED
+def _apart(rays: np.ndarray, moving: KDTree, still: KDTree) -> np.ndarray:
+    """(K,) bool: rays (K, 3) next to which are those that move, and hardly one that is still."""
+    # of the _NEXT nearest at most _MIXED are still where the last of the others is nearer
+    other, _ = moving.query(rays, [_NEXT - _MIXED])
+    mixed, _ = still.query(rays, [_MIXED + 1])
+    return (other <= mixed)[:, 0]
