@@ -5,13 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from refinement_fixtures import CAMERA, estimate_of, noisy_prior, ring, see
+from refinement_fixtures import CAMERA, PIXEL, estimate_of, noisy_prior, ring, see
 
 from ray_pose_ros.refinement import refining
 from ray_pose_ros.refinement.command import _of_focal
 from ray_pose_ros.refinement.focal import TRIED, _scaled, find_focal, scaled_cameras
 from ray_pose_ros.refinement.pairing import Pairs
 from ray_pose_ros.refinement.refine import RefinedEstimate
+from ray_pose_ros.refinement.standing import without_standing
 
 
 def seen(count, factor, sources=None, step=25.0):
@@ -34,6 +35,22 @@ def seen(count, factor, sources=None, step=25.0):
 @pytest.mark.parametrize('factor', [0.6, 0.85, 1.0, 1.5])
 def test_views_round_an_object_tell_the_focal_length(factor):
     assert find_focal(*seen(6, factor)).factor == pytest.approx(factor, rel=0.03)
+
+
+def test_the_room_before_which_an_object_turns_does_not_count():
+    estimate, found = seen(6, 0.7)
+    rng = np.random.default_rng(1)
+    angle = rng.uniform(0, 2 * np.pi, 600)
+    room = np.stack([0.7 * np.cos(angle), 0.7 * np.sin(angle), np.ones(600)], 1)
+    room /= np.linalg.norm(room, axis=1, keepdims=True)
+    matches = {}
+    for i in range(6):
+        for j in range(i + 1, 6):
+            own = found.matches.get((i, j), found.matches[0, 1].take(slice(0)))
+            still = dataclasses.replace(own, a=room, b=room, sigma=np.full(600, PIXEL))
+            matches[i, j] = without_standing(own.and_also(still))
+    told = find_focal(estimate, Pairs(matches, {}))
+    assert told.factor == pytest.approx(0.7, rel=0.03)
 
 
 def test_what_is_known_is_not_changed():

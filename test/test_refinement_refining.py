@@ -17,8 +17,14 @@ from ray_pose_ros.node.economy import Economy
 from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.parameters import PARAMETERS
 from ray_pose_ros.node.settings import make_settings
-from ray_pose_ros.refinement.pairing import known_pairs
-from ray_pose_ros.refinement.refine import RefinedEstimate, default_matchers, keyframe, refine
+from ray_pose_ros.refinement.pairing import Pairs, known_pairs
+from ray_pose_ros.refinement.refine import (
+    RefinedEstimate,
+    _joined_to_two,
+    default_matchers,
+    keyframe,
+    refine,
+)
 from ray_pose_ros.refinement.refining import RefiningEstimator
 
 
@@ -168,6 +174,13 @@ def test_what_was_matched_before_refines_the_first_answer(views, refining):
 def six():
     seen = textured_views(6, 48)
     return [View(s.image, camera, name=str(n)) for n, (camera, _, _, s) in enumerate(seen)]
+
+
+def test_pairs_of_which_too_few_matches_are_left_join_no_views():
+    some, none = range(8), ()
+    pairs = {(0, 1): some, (1, 2): some, (0, 2): some}
+    assert _joined_to_two(Pairs(pairs, {}), 3)
+    assert not _joined_to_two(Pairs(pairs | {(0, 2): none}, {}), 3)
 
 
 def test_a_new_view_is_refined_before_all_of_its_pairs_are_matched(six, refining):

@@ -76,6 +76,9 @@ def test_pairs_in_which_nothing_else_is_matched_lose_the_room_when_others_show_i
     assert len(left[0, 1]) > 0.9 * len(turned)
     assert len(left[0, 2]) == 0
     assert 40 < len(left[1, 2]) < 75
+    # beside as many views of a camera that moves all are of the room, which is the scene
+    moving = {(i, i + 1): seen(rng) for i in (2, 3, 4)}
+    assert not turns_before(known | moving)
     # of a scene that a camera has moved in, once stopping, nothing is lost
     assert not turns_before({(0, 1): seen(rng), (0, 2): fixed(rng, 600)})
     assert not turns_before({})
@@ -149,6 +152,7 @@ def test_where_only_the_room_is_matched_nothing_is_sure():
     keyframes = [keyframe(view) for view in views]
     found = refine(estimate, keyframes, default_matchers('sift'))
     assert found.turns and not found.sure.any()
+    assert estimate.ray_matches and not found.ray_matches  # of the room, for maps and points
     # of the same view thrice nothing has turned
     keyframes = [keyframe(views[0]) for _ in range(3)]
     found = refine(estimate, keyframes, default_matchers('sift'))

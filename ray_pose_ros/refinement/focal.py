@@ -28,7 +28,7 @@ from .certainty import Certainty
 from .crew import Crew
 from .hypotheses import THRESHOLD, search
 from .pairing import Pairs
-from .refine import prior_of, solve
+from .refine import solve, told_of_object
 
 # Of how photographs are taken: log of the focal length over the assumed one, or over that which
 # the photograph tells, one standard deviation.
@@ -88,12 +88,13 @@ def find_focal(
         before: (7,) `Focal.nats` of other windows of the same cameras, in sum.
     """
     free = unknown(estimate) | (np.array(estimate.intrinsics_source) == 'matches')
-    matches = _strongest(found.matches, free)
+    prior, matches, _ = told_of_object(estimate, found)
+    matches = _strongest(matches, free)
     if len(estimate.R) < 3 or len(matches) < 2:
         return None
     sources = np.array(estimate.intrinsics_source)[free]
     logs = TRIED * max(SPREAD.get(source, SPREAD['assumed']) for source in sources)
-    prior, looking = prior_of(estimate), np.array(estimate.t)
+    looking = np.array(estimate.t)
     solved, nats = [], np.zeros(len(logs))
     with Crew(pulse) as crew:
         for n, log in enumerate(logs):

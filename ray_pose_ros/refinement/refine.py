@@ -22,6 +22,7 @@ from ray_pose_ros.matching import Matcher, MatcherUnavailable, create_matcher
 from ray_pose_ros.multiview.adjust import adjust
 from ray_pose_ros.multiview.prior import Prior
 from ray_pose_ros.multiview.residuals import Problem
+from ray_pose_ros.multiview.two_view import RayMatches
 
 from .averaging import agree
 from .certainty import Certainty, certainty
@@ -185,7 +186,7 @@ def _timed(refined: RefinedEstimate, refining: float, begin: float) -> RefinedEs
 
 def _joined_to_two(found: Pairs, views: int) -> bool:
     """Whether each view has matches with two others."""
-    count = Counter(view for pair in found.matches for view in pair)
+    count = Counter(v for pair, m in found.matches.items() if len(m) >= FEWEST for v in pair)
     return all(count[view] >= 2 for view in range(views))
 
 
@@ -203,13 +204,12 @@ def refine_by(
 ) -> RefinedEstimate:
     """Refine an estimate by given matches of its views. pulse as of `solve`."""
     begin = time.perf_counter()
-    prior, turns = prior_of(estimate), turns_before(found.matches)
-    matches, poses = found.matches, found.poses
-    if turns:
-        prior = _without_room(prior, estimate, matches)
-        matches = without_room(matches, matches)
-    matches = {pair: m for pair, m in matches.items() if len(m) >= FEWEST}
-    poses = {p: poses[p] if m is found.matches[p] else search(m) for p, m in matches.items()}
+    prior, matches, turns = told_of_object(estimate, found)
+    poses = dict(found.poses)
+    for pair, m in matches.items():
+        if m is not found.matches[pair]:
+            pulse()
+            poses[pair] = search(m)
     solved = solve(prior, matches, np.array(estimate.t), poses, pulse)
     if turns:
         least = np.where(solved.sure, 0.0, _DISTRACTED)
@@ -227,7 +227,7 @@ def refine_by(
             't': solved.t,
             'rotation_sigma': solved.rotation_sigma,
             'centre_sigma': solved.centre_sigma,
-            'ray_matches': solved.ray_matches or estimate.ray_matches,
+            'ray_matches': solved.ray_matches or ({} if turns else estimate.ray_matches),
             'timings': timings,
         },
         sure=solved.sure,
@@ -280,6 +280,19 @@ def solve(
         believed = replace(believed, rotation_sigma=told.rotation_sigma)
     found = certainty(R, t, information, believed, agreed.chosen)
     return replace(found, ray_matches=problem.matches)
+
+
+def told_of_object(
+    estimate: Estimate, found: Pairs
+) -> tuple[Prior, dict[tuple[int, int], RayMatches], bool]:
+    """The belief and the matches of pairs that have enough, both without the room before which the
+    object turns, if it does; and whether."""
+    prior, matches = prior_of(estimate), found.matches
+    turns = turns_before(matches)
+    if turns:
+        prior = _without_room(prior, estimate, matches)
+        matches = without_room(matches, matches)
+    return prior, {pair: m for pair, m in matches.items() if len(m) >= FEWEST}, turns
 
 
 def _without_room(prior: Prior, estimate: Estimate, known: dict) -> Prior:
