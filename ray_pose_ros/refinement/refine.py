@@ -35,8 +35,8 @@ from .standing import turns_before, without_room
 from .trust import trusted
 
 TURNS = (  # see `RefinedEstimate.caution`
-    'the object turns before a camera that stands still; its surroundings were left out as far as '
-    'the images tell, and masks of the object are surer'
+    'the object turns before a camera that stands still, or much of the images moves with the '
+    'camera; that was left out as far as the images tell, and masks of the object are surer'
 )
 # Learned matchers, the most accurate first. Both of them together tell no more than the first.
 LEARNED = 'aliked', 'lighterglue'
@@ -66,8 +66,8 @@ class RefinedEstimate(Estimate):
         model: the estimate as it was before.
         focal_sigma: of the log of the focal length, one standard deviation, where nobody told it
             and it was looked for; None where matches tell nothing.
-        turns: whether matches show that the object turns before a camera that stands still; those
-            of its surroundings have been left out.
+        turns: whether matches show that the object turns before a camera that stands still (or
+            much moves with a camera, as a gripper); those of its surroundings have been left out.
         timings: also 'match' and 'refine', seconds.
     """
 

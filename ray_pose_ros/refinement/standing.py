@@ -45,7 +45,7 @@ def without_standing(
     """
     still, rest = _moved(matches)
     least = max(_FEWEST, _SHARE * len(matches))
-    stands = still.mean() > _MOST if len(matches) >= _FEWEST else False
+    stands = len(matches) >= _FEWEST and still.mean() > _MOST
     if stands and rest.sum() >= max(_FEWEST, _LITTLE * len(matches)):
         ends = ((matches.a, matches.centre_a), (matches.b, matches.centre_b))
         # look-alikes within the room move too, among much that does not
