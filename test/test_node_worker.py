@@ -170,9 +170,11 @@ def test_a_better_answer_follows_the_first(worker, results):
 
 
 def test_matching_that_was_given_up_is_not_told_of_what_comes_next(worker, results):
-    told = []
+    told, go_on = [], threading.Event()
 
     class Matching(FakeEstimator):
+        hangs = False
+
         def prepare(self, view):
             told.append(worker.matching)
             return super().prepare(view)
@@ -183,14 +185,27 @@ def test_matching_that_was_given_up_is_not_told_of_what_comes_next(worker, resul
             yield answer
             progress(12, 40)
             told.append(worker.matching)
+            if self.hangs:
+                go_on.wait(60.0)
             raise RuntimeError('something')
 
-    loaded(worker, Matching())
+    estimator = loaded(worker, Matching())
     worker.offer_all([candidate(0), candidate(1)])
     results.wait(Failed)
     worker.offer(candidate(2))
     results.wait(Failed, 2)
     assert told == ['', '', '12 of 40 pairs', '', '12 of 40 pairs']
+    estimator.hangs = True
+    worker.offer(candidate(3))
+    while len(told) < 7:
+        time.sleep(0.005)
+    worker.restart()
+    loaded(worker, FakeEstimator()).prepare = lambda view: told.append(worker.matching)
+    worker.offer(candidate(4))
+    while len(told) < 8:
+        time.sleep(0.005)
+    go_on.set()
+    assert told[5:] == ['', '12 of 40 pairs', '']
 
 
 def test_nobody_waits_for_a_second_look_once_there_is_something_new(worker, results):

@@ -88,6 +88,7 @@ class Pipeline:
 
     def leave(self) -> None:
         """Leave to a thread that was given up what it may be at, and what it may have locked."""
+        self.pairs = None
         self._forget_map()
         parts = ((k, getattr(k.prepared, 'apart', None)) for k in self._buffer.window())
         self._buffer.exchange([replace(k, prepared=apart()) for k, apart in parts if apart])
