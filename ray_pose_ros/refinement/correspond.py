@@ -59,7 +59,8 @@ def correspond(
     found = RayMatches(
         np.concatenate(rays_a), np.concatenate(rays_b), np.concatenate(sigmas), *centres
     )
-    return without_standing(found, lambda: _features(seen, cameras)), shown
+    stands = a.stands and b.stands
+    return without_standing(found, lambda: _features(seen, cameras), stands), shown
 
 
 def _features(seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]], cameras) -> Sides:

@@ -36,11 +36,15 @@ class Keyframe:
         mask: (H, W) bool, features are on it only; None for the whole image. A turntable needs
             masks: what stands still behind the object says that no camera moved.
 
+        stands: whether the camera is known to stand still while the object turns.
+
     Attributes:
         seconds: spent on all features so far.
+        stands: as given.
     """
 
-    def __init__(self, image: np.ndarray, mask: np.ndarray | None = None):
+    def __init__(self, image: np.ndarray, mask: np.ndarray | None = None, stands: bool = False):
+        self.stands = stands
         self._load = lambda: (image, mask)
         self._shape, self.seconds = image.shape[:2], 0.0
         self._lens = 0  # counts the cameras that it is taken to be of, one after the other

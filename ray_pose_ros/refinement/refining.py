@@ -226,7 +226,7 @@ def refined(
             pulse()
             prepared.append(prepared_for_refinement(estimator, view))
         look = estimator.look(prepared, lambda *_: pulse())
-        keyframes = [keyframe(view) for view in masked]
+        keyframes = [Keyframe(view.image, view.mask, stands=True) for view in masked]
         if deadline is not None:
             deadline = max(end - time.perf_counter(), 1e-3)
         spent['unmasked'] = sum(answer.timings.values())

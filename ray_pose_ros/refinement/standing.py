@@ -32,7 +32,7 @@ Sides = Sequence[tuple[np.ndarray, np.ndarray]]  # of two images: rays (F, 3), a
 
 
 def without_standing(
-    matches: RayMatches, features: Callable[[], Sides] | None = None
+    matches: RayMatches, features: Callable[[], Sides] | None = None, known: bool = False
 ) -> RayMatches:
     """Matches of two views without those that have not moved in the image, if others have.
 
@@ -41,17 +41,17 @@ def without_standing(
     most have not, the camera has stood still, and what moved has to be about where the object is;
     only that is left, and `standing` has the others. That may be nothing, if `features` tells that
     there are features where the object is, other ones in either image: of both images the rays of
-    all features, and whether they are matched.
+    all features, and whether they are matched. known: that the camera has stood still, so that
+    shadows and what looks alike from all sides say nothing either.
     """
     still, rest = _moved(matches)
+    if known:
+        return _parted(matches, _moving(matches, still, rest), still) if still.any() else matches
     least = max(_FEWEST, _SHARE * len(matches))
     stands = len(matches) >= _FEWEST and still.mean() > _MOST
     if stands and rest.sum() >= max(_FEWEST, _LITTLE * len(matches)):
         ends = ((matches.a, matches.centre_a), (matches.b, matches.centre_b))
-        # look-alikes within the room move too, among much that does not
-        moves = rest.copy()
-        for rays, _ in ends:
-            moves[rest] &= _apart(rays[rest], KDTree(rays[~still]), KDTree(rays[still]))
+        moves = _moving(matches, still, rest)
         central = [_off(x[moves], centre) < _off(x[still], centre) for x, centre in ends]
         if (moves.sum() >= _FEWEST or rest.sum() >= least) and all(central):
             return _parted(matches, moves, still)
@@ -97,6 +97,17 @@ def without_room(
                 keep &= _apart(rays, KDTree(rays), trees[view])
         left[pair] = m if keep.all() else m.take(keep)
     return left
+
+
+def _moving(matches: RayMatches, still: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """(K,) bool: of the matches that have moved, `rest`, those that are not among what is still.
+
+    Look-alikes within the room move too, among much that does not.
+    """
+    moves = rest.copy()
+    for rays in (matches.a, matches.b):
+        moves[rest] &= _apart(rays[rest], KDTree(rays[~still]), KDTree(rays[still]))
+    return moves
 
 
 def _parted(matches: RayMatches, moves: np.ndarray, still: np.ndarray) -> RayMatches:
