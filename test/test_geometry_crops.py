@@ -89,6 +89,13 @@ def test_crop_without_resize_copies_pixels_and_pads_black():
     np.testing.assert_allclose(found.permute(1, 2, 0), expected, atol=1e-6)
 
 
+def test_images_that_cannot_be_written_are_taken_without_a_warning(recwarn):
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    image.setflags(write=False)
+    extract_crop(image, Crop(0, 0, 8), 8)
+    assert not recwarn.list
+
+
 def test_resize_is_aligned_with_patch_centres():
     """A ramp whose grey value is the continuous x (or y) keeps it at the crop's new pixels."""
     ramp = (np.arange(200, dtype=np.float64) + 0.5).astype(np.uint8)

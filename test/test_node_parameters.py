@@ -4,14 +4,16 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import rclpy
 import yaml
+from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.validate_topic_name import validate_topic_name
 
 from ray_pose_ros.node.parameter import ANY, START, ParameterError
 from ray_pose_ros.node.parameter_docs import markdown, yaml_text
 from ray_pose_ros.node.parameters import BY_NAME, PARAMETERS
-from ray_pose_ros.node.ros_parameters import descriptor, on_set
+from ray_pose_ros.node.ros_parameters import declare, descriptor, on_set, unknown_overrides
 from ray_pose_ros.node.settings import Settings, make_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,6 +76,24 @@ def test_nonsense_is_refused_with_name_value_and_expectation(values, message):
 def test_cameras_may_have_every_name_that_ros_takes(name):
     assert make_settings({'cameras': [name]}).cameras == [name]
     validate_topic_name(f'{name}/image_raw')
+
+
+def test_what_a_node_does_not_have_is_told():
+    values = {'windw_size': 5, 'samples': 2, 'use_sim_time': False, 'qos_overrides./tf.depth': 3}
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Node(
+        'misspelt',
+        context=context,
+        parameter_overrides=[RosParameter(k, value=v) for k, v in values.items()],
+    )
+    try:
+        declare(node)
+        (text,) = unknown_overrides(node)
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+    assert text == 'parameter windw_size is not known and does nothing; is window_size meant?'
 
 
 def test_changes_at_run_time():

@@ -12,7 +12,9 @@ from ray_pose_ros.estimation.estimator import Estimator
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.so3 import angle_between, rotation_from_vector
 from ray_pose_ros.refinement.refine import default_matchers, keyframe, refine, refine_known
+from ray_pose_ros.refinement.refining import prepared_for_refinement, refined
 from ray_pose_ros.refinement.standing import turns_before, without_room, without_standing
+from ray_pose_ros.refinement.swept import swept_area
 
 
 def seen(rng, count=200, wrong=0.0):
@@ -158,3 +160,41 @@ def test_where_only_the_room_is_matched_nothing_is_sure():
     found = refine(estimate, keyframes, default_matchers('sift'))
     assert not found.turns and found.sure.all()
     assert relative_errors(found.R, np.tile(np.eye(3), (3, 1, 1))).max() < 0.1
+
+
+def test_photographs_of_what_turns_get_masks_of_where_they_differ():
+    views, truth = turning(24, 0.33)
+    height, width = views[0].image.shape[:2]
+    y, x = np.mgrid[:height, :width]
+    disc = np.hypot(x - width / 2, y - height / 2) < 0.33 * height
+    area = swept_area([view.image for view in views])
+    assert area[disc].mean() > 0.5 and area[~disc].mean() < 0.1
+    estimator, matchers = Estimator(samples=1, second_look=False), default_matchers('sift')
+
+    def solved(views):
+        look = estimator.look([prepared_for_refinement(estimator, view) for view in views])
+        return refined(estimator, look, views, [keyframe(view) for view in views], matchers)
+
+    found = solved(views)
+    assert found.turns and found.timings['unmasked'] > 0
+    assert found.crops[0].side < 0.8 * height  # the network looks at the object only
+    for i, j in ((0, 1), (1, 2), (0, 2)):
+        off = np.degrees(angle_between(found.R[j] @ found.R[i].T, truth[j] @ truth[i].T))
+        assert off < 10 or not (found.sure[i] and found.sure[j])
+    # who has said where the object is knows better
+    boxed = [replace(view, box=(0.0, 0.0, width, height)) for view in views]
+    assert 'unmasked' not in solved(boxed).timings
+
+
+def test_no_area_where_photographs_differ_in_nothing_in_all_or_in_size():
+    noise = np.random.default_rng(8).integers(0, 256, (2, 90, 120, 3), dtype=np.uint8)
+    noise = [cv2.resize(x, (480, 360), interpolation=cv2.INTER_NEAREST) for x in noise]
+    assert swept_area([noise[0], noise[0]]) is None
+    assert swept_area(noise) is None
+    assert swept_area([noise[0], noise[1][:300]]) is None
+    other = noise[0].copy()
+    other[150:210, 200:280] = noise[1][150:210, 200:280]
+    other[20:30, 0:60] = noise[1][20:30, 0:60]  # something else, aside
+    rows, columns = np.nonzero(swept_area([noise[0], other]))
+    assert np.abs(np.array([rows.min(), rows.max()]) - [150, 210]).max() < 25
+    assert np.abs(np.array([columns.min(), columns.max()]) - [200, 280]).max() < 25

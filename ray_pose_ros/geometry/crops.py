@@ -99,7 +99,7 @@ def extract_crop(image: np.ndarray, crop: Crop, size: int) -> Tensor:
         raise ValueError(f'{crop} lies outside of the image of {width} x {height}')
     if crop.side > MAX_SIDE_RATIO * max(width, height):
         raise ValueError(f'{crop} is over {MAX_SIDE_RATIO} times the image of {width} x {height}')
-    inside = torch.from_numpy(np.ascontiguousarray(image[y0:y1, x0:x1]))
+    inside = torch.from_numpy(np.array(image[y0:y1, x0:x1], order='C'))
     rows, columns = slice(y0 - crop.y0, y1 - crop.y0), slice(x0 - crop.x0, x1 - crop.x0)
     # one direction after the other, so that the whole square, mostly black, never is in memory
     wide = torch.zeros(1, 3, y1 - y0, crop.side)

@@ -13,7 +13,7 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from ray_pose_ros.node import saving
 from ray_pose_ros.node.diagnostics import Health, Throttle
-from ray_pose_ros.node.ros_parameters import declare
+from ray_pose_ros.node.ros_parameters import declare, unknown_overrides
 from ray_pose_ros.node.watchdog import Watchdog
 from ray_pose_ros.node.work import Result
 from ray_pose_ros.node.worker import Worker
@@ -70,6 +70,8 @@ class ManagedModelNode(LifecycleNode, ABC):
         except Exception:
             super().destroy_node()
             raise
+        for text in unknown_overrides(self):
+            self.get_logger().warning(text)
         self.health = Health()
         self.throttle = Throttle()
         self.stopping: Callable[[], bool] = lambda: not self.context.ok()

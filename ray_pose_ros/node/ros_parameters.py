@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -15,6 +16,9 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from ray_pose_ros.node.parameter import ANY, Parameter, ParameterError
 from ray_pose_ros.node.parameters import BY_NAME, PARAMETERS
 from ray_pose_ros.node.settings import Settings, make_settings
+
+# declared later, or by topics
+_OF_ROS = ('use_sim_time', 'qos_overrides', 'start_type_description_service')
 
 
 def declare(node) -> Settings:
@@ -29,6 +33,21 @@ def declare(node) -> Settings:
             ) from None
         values[p.name] = value if isinstance(value, (str, bool, int, float)) else list(value or [])
     return make_settings(values)
+
+
+def unknown_overrides(node) -> list[str]:
+    """
+    Say in a sentence each which parameters a node was started with that it does not have.
+
+    ROS keeps them in silence, so that a misspelt one would do nothing.
+    """
+    told = []
+    for name in sorted(getattr(node, '_parameter_overrides', {})):
+        if not node.has_parameter(name) and not name.startswith(_OF_ROS):
+            like = difflib.get_close_matches(name, BY_NAME, 1)
+            meant = f'; is {like[0]} meant?' if like else ''
+            told.append(f'parameter {name} is not known and does nothing{meant}')
+    return told
 
 
 def descriptor(p: Parameter) -> ParameterDescriptor:
