@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from refinement_fixtures import CAMERA, estimate_of, noisy_prior, ring, see
 
@@ -108,6 +108,7 @@ def test_what_was_matched_before_is_taken_along():
     assert (0, 12) in Rounds(24).first(R, [(0, 12)])
 
 
+@example(17, 1)  # all of them are next to those that are chosen first
 @given(st.integers(1, 40), st.integers(0, 1000))
 def test_some_views_are_different_ones_and_the_first_among_them(count, seed):
     R = rotation_from_vector(np.random.default_rng(seed).normal(size=(count, 3)))

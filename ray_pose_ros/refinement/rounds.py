@@ -96,8 +96,9 @@ def some(R: np.ndarray) -> np.ndarray:
         near = np.argsort(np.where(np.arange(count) == middle, -1.0, apart[middle]), kind='stable')
         chosen.update(near[:_TOGETHER].tolist())
         left = sorted(set(range(count)) - chosen)
-        middle = left[int(apart[sorted(chosen)][:, left].min(0).argmax())]
-        chosen.add(middle)
+        if left:
+            middle = left[int(apart[sorted(chosen)][:, left].min(0).argmax())]
+            chosen.add(middle)
     return np.array(sorted(chosen)[:MANY])
 
 
