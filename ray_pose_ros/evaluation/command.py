@@ -144,9 +144,6 @@ def run(args: argparse.Namespace) -> int:
             check_writable(args.out / name)
 
     if args.scale:
-        ignored = [f'--{name}' for name in ('out', 'tour', 'errors') if getattr(args, name)]
-        if ignored:
-            raise ValueError(f'--scale prints one table, {", ".join(ignored)} cannot go with it')
         from . import scale
 
         print(scale.table(scale.measure(args)))

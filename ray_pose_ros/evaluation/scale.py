@@ -75,8 +75,12 @@ def measure(args: argparse.Namespace) -> list[ScaleError]:
     """Errors on the sets of views that the arguments of `ray-pose evaluate` describe.
 
     Raises ValueError for --no-intrinsics: where the object is is told by the views' rays; for
-    several --steps, and methods that are not measured; and where no set is measured.
+    several --steps, and methods that are not measured; for options that would have no effect; and
+    where no set is measured.
     """
+    ignored = [f'--{name}' for name in ('out', 'tour', 'errors') if getattr(args, name)]
+    if ignored:
+        raise ValueError(f'--scale prints one table, {", ".join(ignored)} cannot go with it')
     if args.methods not in (USUAL_METHODS, ['model'], ['refined']):
         raise ValueError(
             f'--methods is {" ".join(args.methods)}, expected model or refined with --scale'

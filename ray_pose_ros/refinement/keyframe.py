@@ -33,14 +33,12 @@ class Keyframe:
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        mask: (H, W) bool, features are on it only; None for the whole image. A turntable needs
-            masks: what stands still behind the object says that no camera moved.
-
-        stands: whether the camera is known to stand still while the object turns.
+        mask: (H, W) bool, features are on it only; None for the whole image.
+        stands: whether the camera is known to stand still while the object turns: then what has
+            not moved in the image is no match.
 
     Attributes:
         seconds: spent on all features so far.
-        stands: as given.
     """
 
     def __init__(self, image: np.ndarray, mask: np.ndarray | None = None, stands: bool = False):

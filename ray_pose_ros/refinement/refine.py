@@ -105,9 +105,12 @@ def default_matchers(name: str | None = None, device: str = 'cpu') -> list[Match
     return [create_matcher('sift')]
 
 
-def keyframe(view: View) -> Keyframe:
-    """The view as `refine` wants it; keep it for as long as the view is used."""
-    return Keyframe(view.image, view.mask)
+def keyframe(view: View, stands: bool = False) -> Keyframe:
+    """The view as `refine` wants it; keep it for as long as the view is used.
+
+    stands: as of `Keyframe`.
+    """
+    return Keyframe(view.image, view.mask, stands)
 
 
 def refine(

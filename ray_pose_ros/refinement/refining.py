@@ -208,32 +208,34 @@ def refined(
                 replace(view, camera=camera, camera_source='matches') if changed else view
                 for view, camera, changed in zip(views, cameras, free, strict=True)
             ]
-            prepared = []
-            for view in views:
-                pulse()
-                prepared.append(prepared_for_refinement(estimator, view))
-            look = estimator.look(prepared, lambda *_: pulse())
+            look = _looked_at(estimator, views, pulse)
         sigma = None if focal is None else focal.sigma
         spent = {'match': matched - begin, 'focal': time.perf_counter() - matched}
-    if deadline is not None:
-        deadline = max(end - time.perf_counter(), 1e-3)  # what is known is refined all the same
-    *_, answer = refined_looks(estimator, look, keyframes, matchers, deadline, progress)
+
+    def answered(look: Look, keyframes: Sequence[Keyframe]) -> RefinedEstimate:
+        # what is known is refined all the same
+        left = None if deadline is None else max(end - time.perf_counter(), 1e-3)
+        *_, last = refined_looks(estimator, look, keyframes, matchers, left, progress)
+        return last
+
+    answer = answered(look, keyframes)
     masked = _masked(views) if answer.turns else None
     if masked is not None:
-        pulse = pulse_of(progress, len(answer.pairs))
-        prepared = []
-        for view in masked:
-            pulse()
-            prepared.append(prepared_for_refinement(estimator, view))
-        look = estimator.look(prepared, lambda *_: pulse())
-        keyframes = [Keyframe(view.image, view.mask, stands=True) for view in masked]
-        if deadline is not None:
-            deadline = max(end - time.perf_counter(), 1e-3)
+        look = _looked_at(estimator, masked, pulse_of(progress, len(answer.pairs)))
         spent['unmasked'] = sum(answer.timings.values())
-        *_, answer = refined_looks(estimator, look, keyframes, matchers, deadline, progress)
+        answer = answered(look, [keyframe(view, stands=True) for view in masked])
         answer = replace(answer, turns=True)
     timings = {k: v + spent.pop(k, 0.0) for k, v in answer.timings.items()} | spent
     return replace(answer, timings=timings, focal_sigma=sigma)
+
+
+def _looked_at(estimator: Estimator, views: Sequence[View], pulse: Callable[[], None]) -> Look:
+    """A look at views that have changed; pulse is called through all of it."""
+    prepared = []
+    for view in views:
+        pulse()
+        prepared.append(prepared_for_refinement(estimator, view))
+    return estimator.look(prepared, lambda *_: pulse())
 
 
 def _masked(views: Sequence[View]) -> list[View] | None:
