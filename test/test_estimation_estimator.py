@@ -20,7 +20,8 @@ from estimation_fakes import (
 )
 from model_golden import network
 
-from ray_pose_ros.estimation.estimator import Estimator, usable_device
+from ray_pose_ros.estimation.devices import usable_device
+from ray_pose_ros.estimation.estimator import Estimator
 from ray_pose_ros.estimation.preparation import in_other_crop, prepare, turned_clockwise
 from ray_pose_ros.estimation.solution import EstimationError, rays_of_cameras, recover
 from ray_pose_ros.estimation.views import View

@@ -13,7 +13,8 @@ from pretend_gpu import pretend_gpu
 from test_training_batches import sphere_scenes
 from test_training_trainer import SMALL
 
-from ray_pose_ros.estimation.estimator import Estimator, usable_device
+from ray_pose_ros.estimation.devices import usable_device
+from ray_pose_ros.estimation.estimator import Estimator
 from ray_pose_ros.estimation.preparation import turned_clockwise
 from ray_pose_ros.estimation.views import View
 from ray_pose_ros.geometry.similarity import relative_rotation_errors

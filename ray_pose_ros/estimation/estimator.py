@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ray_pose_ros.estimation.answer import Answer, answer
+from ray_pose_ros.estimation.devices import PRECISIONS, usable_device
 from ray_pose_ros.estimation.estimate import Estimate
 from ray_pose_ros.estimation.pins import checked_checkpoint
 from ray_pose_ros.estimation.preparation import (
@@ -37,11 +38,6 @@ ANCHORED_SAMPLES, OFFICIAL_SAMPLES = 8, 4
 # Samples times squared views, unless samples are asked for: attention over the patches of all
 # views takes memory by it, 2.7 GiB with this much.
 _MOST = ANCHORED_SAMPLES * 64**2
-PRECISIONS = {
-    'float32': torch.float32,
-    'float16': torch.float16,
-    'bfloat16': torch.bfloat16,
-}
 
 
 @dataclass(frozen=True)
@@ -319,25 +315,6 @@ class Estimator:
                 turned_clockwise(self.model, p, int(k))
                 for p, k in zip(prepared, turns, strict=True)
             ]
-
-
-def usable_device(device: str | torch.device) -> torch.device:
-    """The device, checked to exist (ValueError); 'auto' is a CUDA GPU or else the CPU."""
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    expected = f'device is {str(device)!r}, expected auto, cpu, cuda or cuda:N'
-    try:
-        device = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(expected) from error
-    if device.type not in ('cpu', 'cuda'):  # nothing was tried on others
-        raise ValueError(expected)
-    if device.type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'device is {str(device)!r}, but torch finds no CUDA GPU; use cpu')
-    if device.index and device.type == 'cuda' and device.index >= torch.cuda.device_count():
-        last = torch.cuda.device_count() - 1
-        raise ValueError(f'device is {str(device)!r}, but the last CUDA GPU is cuda:{last}')
-    return device
 
 
 def _check_count(views: int) -> None:

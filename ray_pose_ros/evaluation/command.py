@@ -170,7 +170,7 @@ def evaluate(args: argparse.Namespace, parts_dir: Path | None = None) -> dict:
     """
     from tqdm import tqdm
 
-    from ray_pose_ros.estimation.estimator import usable_device
+    from ray_pose_ros.estimation.devices import usable_device
 
     from .figures import make_rows
     from .parts import Settings

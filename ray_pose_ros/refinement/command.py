@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         if args.matcher:
             raise ValueError(f'--matcher is {args.matcher!r}, with --no-refine nothing is matched')
         return command.run(args)
-    from ray_pose_ros.estimation.estimator import usable_device
+    from ray_pose_ros.estimation.devices import usable_device
     from ray_pose_ros.matching import MatcherUnavailable
 
     from .focal import unknown

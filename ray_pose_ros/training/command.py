@@ -278,7 +278,7 @@ def _train(args: argparse.Namespace) -> int:
     import torch
     import torch.distributed as distributed
 
-    from ray_pose_ros.estimation.estimator import usable_device
+    from ray_pose_ros.estimation.devices import usable_device
     from ray_pose_ros.model.checkpoint import load_checkpoint
     from ray_pose_ros.model.ray_diffuser import RayDiffuser
 

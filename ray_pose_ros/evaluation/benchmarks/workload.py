@@ -54,7 +54,7 @@ class Options:
 
     def estimator_device(self):
         """The first device, checked to exist (ValueError)."""
-        from ray_pose_ros.estimation.estimator import usable_device
+        from ray_pose_ros.estimation.devices import usable_device
 
         return usable_device(self.device)
 
