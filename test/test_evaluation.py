@@ -16,6 +16,9 @@ def test_the_command_writes_all_figures(tmp_path, capsys):
     assert cli.main([*SMALL, '--errors', '--out', str(out)]) == 0
     printed = capsys.readouterr().out
     assert '| rendered | 2 | model |' in printed and ' ± ' in printed
+    head, *_, same, _ = (line.split(' | ') for line in printed.strip().splitlines())
+    assert dict(zip(head, same))['sure'] == '100 %'  # it tells no uncertainty
+    assert head[-1] == 'sure and wrong |' and float(same[-1].split()[0]) > 50
     stored = json.loads((out / 'results.json').read_text())
     assert [row['method'] for row in stored['results']] == ['model', 'same', 'azimuth']
     model = stored['results'][0]

@@ -22,6 +22,11 @@ methods:
   same, azimuth                  references: all cameras the same; true elevation, random azimuth
   others                         baselines, with optional packages; a wrong name lists them all
 
+columns:
+  sure, sure and wrong           share of pairs that are told to be within 15 degrees, and of those
+                                 that are and are not; methods that tell no uncertainty are sure of
+                                 all that they place
+
 examples:
   ray-pose evaluate --rendered 24 --views 2 5 8 --subsets 40
   ray-pose evaluate photos/a photos/b --views 2 3 5 8 --out runs/photos --jobs 2 --resume
@@ -153,7 +158,8 @@ def run(args: argparse.Namespace) -> int:
     from .storage import write
 
     results = evaluate(args)
-    columns = [*USUAL, *(['focal_median'] if args.no_intrinsics else [])]
+    columns = [*USUAL, 'sure', 'confident_errors']
+    columns += ['focal_median'] if args.no_intrinsics else []
     print(table(results['results'], columns, errors=args.errors))
     for note in notes(results['results']):
         print(f'note: {note}', file=sys.stderr)
