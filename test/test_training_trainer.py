@@ -165,7 +165,10 @@ def test_bad_settings_are_named(settings, message):
         ('render {} --scenes 0', '--scenes is 0, expected 1 or more'),
         ('render {} --views 0', '--views is 0, expected 1 or more'),
         ('render {} --workers 0', '--workers is 0, expected 1 or more'),
-        ('render {} --first-seed -1', '--first-seed is -1, expected 0 or more'),
+        ('render {} --first-seed -1', '--first-seed is -1, expected 0 to 2^62'),
+        (f'captures {{}} x --first-seed {2**63}', f'--first-seed is {2**63}, expected 0 to 2^62'),
+        (f'upright x --into {{}} --data x --seed {2**70}', f'--seed is {2**70}, expected'),
+        (f'locate x --into {{}} --data x --seed {2**70}', f'--seed is {2**70}, expected'),
         ('render {} --photographed 3', '--photographed is 3.0, expected 0 to 1'),
         ('render {} --whole nan', '--whole is nan, expected 0 to 1'),
         ('captures {} x --views 0', '--views is 0, expected 1 or more'),
@@ -185,6 +188,31 @@ def test_unknown_names_in_the_file_are_named(tmp_path):
     path = tmp_path / 'run.yaml'
     path.write_text('stepz: 3\n')
     with pytest.raises(ValueError, match='stepz'):
+        TrainingConfig.read(path)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('learning_rate: 1e-3', "learning_rate is '1e-3', expected a number .* write 1.0e-3"),
+        (f'seed: {2**70}', f'seed is {2**70}, expected a whole number'),
+        ('steps: many', "steps is 'many', expected a whole number of 0 or more$"),
+        ('clip: .nan', 'clip is nan, expected a number'),
+        ('views: 3', 'views is 3, expected a list of whole numbers'),
+        ('stages: [60, x]', r"stages is \(60, 'x'\), expected a list of numbers"),
+        ('validate_every: 0', 'validate_every is 0, expected 1 or more'),
+        ('weights: {ray: 1}', "weights has 'ray', expected among"),
+        ('weights: {rays: x}', "weights: rays is 'x', expected a number"),
+        ('model: 4', 'model is 4, expected settings by name'),
+        ('model: {depth: x}', 'run.yaml: .*str'),
+        ('- steps', 'run.yaml: expected settings by name'),
+        ('a: [', 'run.yaml: not YAML'),
+    ],
+)
+def test_values_of_the_file_that_make_no_sense_are_named(text, message, tmp_path):
+    path = tmp_path / 'run.yaml'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
         TrainingConfig.read(path)
 
 

@@ -15,6 +15,12 @@ def check_shares(args: argparse.Namespace, *names: str) -> None:
         _check(args, name, '0 to 1', 0, 1)
 
 
+def check_seeds(args: argparse.Namespace, *names: str) -> None:
+    """Raise ValueError for the first of these options that no generator takes as a seed."""
+    for name in names:
+        _check(args, name, '0 to 2^62', 0, 2**62)  # and seeds beside it stay within 64 bits
+
+
 def _check(
     args: argparse.Namespace, name: str, expected: str, least: float, most: float = float('inf')
 ) -> None:

@@ -5,7 +5,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from ray_pose_ros.estimation.options import check_least, check_shares
+from ray_pose_ros.estimation.options import check_least, check_seeds, check_shares
 
 DEFAULT_CONFIG = Path(__file__).with_name('default.yaml')
 
@@ -104,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
     if args.action == 'render':
         from .dataset import render_dataset
 
-        check_least(args, scenes=1, first_seed=0, views=1, workers=1)
+        check_least(args, scenes=1, views=1, workers=1)
+        check_seeds(args, 'first_seed')
         check_shares(args, 'share', 'whole', 'photographed')
         render_dataset(
             args.folder,
@@ -139,7 +140,8 @@ def _captures(args: argparse.Namespace) -> int:
     from .reconstruction import reconstruct
     from .turntable import reconstruct_turntable
 
-    check_least(args, scenes=1, first_seed=0, views=1, workers=1)
+    check_least(args, scenes=1, views=1, workers=1)
+    check_seeds(args, 'first_seed')
     check_shares(args, 'mirrored')
     try:
         import_pycolmap()
@@ -178,6 +180,7 @@ def _upright(args: argparse.Namespace) -> int:
     if not (args.photographs or args.data):
         raise ValueError('no examples: expected --photographs, --data, or both')
     check_least(args, crops=1, steps=1)
+    check_seeds(args, 'seed')
     model = load_checkpoint(args.checkpoint)
     examples = []
     if args.photographs:
@@ -199,6 +202,7 @@ def _locate(args: argparse.Namespace) -> int:
     from .locating import fit_locator, match_folders, measure
 
     check_least(args, draws=1, steps=1)
+    check_seeds(args, 'seed')
     model = load_checkpoint(args.checkpoint)
     if not model.config.rematch:
         raise ValueError(f'{args.checkpoint} has no repeated matching, whose matches are placed')

@@ -8,6 +8,18 @@ import yaml
 
 from ray_pose_ros.model.config import ModelConfig
 
+_WEIGHTS = {
+    'rays': 1.0,
+    'rotation': 0.2,
+    'centre': 0.15,
+    'match': 0.05,
+    'rematch': 0.05,
+    'seen': 0.2,
+    'depth': 0.5,
+    'points': 0.3,
+    'up': 0.3,
+}
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -56,22 +68,19 @@ class TrainingConfig:
     hidden: float = 0.0
     backbone_rate: float = 0.0
     jitter: float = 1.0
-    weights: dict[str, float] = field(
-        default_factory=lambda: {
-            'rays': 1.0,
-            'rotation': 0.2,
-            'centre': 0.15,
-            'match': 0.05,
-            'rematch': 0.05,
-            'seen': 0.2,
-            'depth': 0.5,
-            'points': 0.3,
-            'up': 0.3,
-        }
-    )
+    weights: dict[str, float] = field(default_factory=_WEIGHTS.copy)
     validate_every: int = 1000
 
     def __post_init__(self):
+        for entry in fields(self):
+            if isinstance(entry.default, (int, float, tuple)):
+                _check_numbers(entry.name, getattr(self, entry.name), entry.default)
+        for name, weight in self.weights.items():
+            if name not in _WEIGHTS:
+                raise ValueError(f'weights has {name!r}, expected among {sorted(_WEIGHTS)}')
+            _check_numbers(f'weights: {name}', weight, _WEIGHTS[name])
+        if self.validate_every < 1:
+            raise ValueError(f'validate_every is {self.validate_every}, expected 1 or more')
         if len(self.views_per_step) != len(self.stages):
             raise ValueError(
                 f'views_per_step has {len(self.views_per_step)} entries, expected one for each '
@@ -96,7 +105,8 @@ class TrainingConfig:
     def read(cls, path: Path) -> 'TrainingConfig':
         """Read a YAML file; what it does not say is as in the file that `based_on` names, if any.
 
-        Raises ValueError for unknown names, and for files that are based on each other.
+        Raises ValueError for unknown names, values that make no sense, and files that are based on
+        each other.
         """
         values = _with_base(Path(path))
         known = {entry.name for entry in fields(cls)}
@@ -105,15 +115,47 @@ class TrainingConfig:
             raise ValueError(f'{path}: unknown settings {unknown}, expected among {sorted(known)}')
         for name in ('views', 'views_per_step', 'stages'):
             if name in values:
-                values[name] = tuple(values[name])
-        return cls(**values)
+                given = values[name]
+                values[name] = tuple(given) if isinstance(given, list) else given
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f'{path}: {error}') from error
+
+
+def _check_numbers(name: str, value: Any, usual: Any) -> None:
+    """Raise ValueError where a setting is not of the kind that its usual value is of."""
+    several = isinstance(usual, tuple)
+    kind = type(usual[0] if several else usual)
+    if isinstance(value, tuple) == several and all(
+        type(number) in (int, kind) and 0 <= number < 2**62
+        for number in (value if several else [value])
+    ):
+        return
+    expected = ('list of ' if several else '') + ('whole ' if kind is int else '') + 'number'
+    hint = (
+        '; YAML takes 1e-3 for text, write 1.0e-3'
+        if isinstance(value, str) and kind is float
+        else ''
+    )
+    raise ValueError(
+        f'{name} is {value!r}, expected a {expected}{"s" if several else ""} of 0 or more{hint}'
+    )
 
 
 def _with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A file's settings over those of the file beside it that it is based on."""
     if path in above:
         raise ValueError(f'{path}: is based on itself')
-    values = yaml.safe_load(path.read_text()) or {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f'{path}: not YAML ({error})') from error
+    if not isinstance(values, dict):
+        raise ValueError(f'{path}: expected settings by name')
+    for name in ('model', 'weights'):
+        if not isinstance(values.get(name, {}), dict):
+            raise ValueError(f'{path}: {name} is {values[name]!r}, expected settings by name')
     base = values.pop('based_on', None)
     if base is None:
         return values
