@@ -70,6 +70,7 @@ def test_boxes_and_masks_that_do_not_fit(photos, checkpoint, tmp_path, capsys):
     for content, expected in (
         ([[0, 0, 9, 9]], '1 boxes for 3 images'),
         ([[0, 0, 9, 9], [5, 5, 5, 9], [0, 0, 9, 9]], 'has no area'),
+        ([[0, 0, 9, 9], [-9e6, 0, 9e6, 9], [0, 0, 9, 9]], '1.jpg: Crop'),
         ([[0, 0, 9, 9], [500, 5, 600, 9], [0, 0, 9, 9]], 'lies outside the image of 60x80'),
     ):
         boxes.write_text(json.dumps(content))

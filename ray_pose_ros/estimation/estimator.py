@@ -61,7 +61,7 @@ class Look:
 
 
 class Estimator:
-    """A loaded model and how to sample it. Same views, seed and device: same answer.
+    """A loaded model and how to sample it. Same views, seed, device and threads: same answer.
 
     The first one on a machine takes some seconds longer to make (see `multiview.acceleration`).
 

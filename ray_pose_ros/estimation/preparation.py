@@ -128,8 +128,11 @@ def prepare(
 
     # what is outside of a mask may stand still while the object turns
     looks_otherwise = other_crops and config.second_look and view.mask is None
+    try:
+        image = extract_crop(view.image, crop, config.image_size)
+    except ValueError as error:
+        raise ValueError(f'{view.name}: {error}') from error
     others = _other_images(view, crop, config.image_size) if looks_otherwise else ()
-    image = extract_crop(view.image, crop, config.image_size)
     dtype = next(model.parameters()).dtype
     features, details = _encode(model, image.to(device, dtype))
     told = model.turned(features[None])

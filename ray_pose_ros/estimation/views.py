@@ -35,6 +35,12 @@ class View:
     exif_orientation: int = 1
 
     def __post_init__(self):
+        kinds = {'image': np.ndarray, 'mask': np.ndarray, 'camera': CameraModel}
+        for what, kind in kinds.items():
+            found = getattr(self, what)
+            if not isinstance(found, kind) and (found is not None or what == 'image'):
+                found = type(found).__name__
+                raise ValueError(f'{self.name}: {what} is a {found}, expected a {kind.__name__}')
         image = self.image
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ValueError(
