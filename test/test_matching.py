@@ -7,9 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from matching_fixtures import HEIGHT, WIDTH, epipolar_distances, matcher_or_reason, textured_views
 
-from ray_pose_ros.matching import Features, create_matcher, matcher_names
+from ray_pose_ros.matching import Features, MatcherUnavailable, create_matcher, matcher_names
 from ray_pose_ros.matching.features import working_image
 from ray_pose_ros.matching.nearest import mutual_nearest
 
@@ -164,6 +165,15 @@ def test_names_and_numbers_are_checked():
         create_matcher('sift', max_side=0)
     with pytest.raises(ValueError, match='scores have shape'):
         Features(np.zeros((2, 2)), np.zeros((2, 8)), np.zeros(3), 4, 4)
+
+
+def test_random_numbers_of_others_stay_as_they_are():
+    before = torch.get_rng_state()
+    try:
+        create_matcher('lighterglue')
+    except MatcherUnavailable as error:
+        pytest.skip(str(error))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_missing_package_is_named():

@@ -87,7 +87,8 @@ class LearnedMatcher:
         if threshold is None:
             self.threshold = 0.1 if kind.matcher else 0.82
         self.device, self.width = device, kind.descriptors
-        self.extractor, self.matcher = _networks(name, kind)
+        with torch.random.fork_rng(devices=[]):  # parameters begin at random, to no purpose
+            self.extractor, self.matcher = _networks(name, kind)
         # convolutions of large maps of few channels are half as fast again this way on CPUs
         self.extractor.to(device, memory_format=torch.channels_last)
         if self.matcher is not None:
