@@ -242,6 +242,14 @@ def test_odd_names_of_photographs(photos, checkpoint, tmp_path, capsys):
     assert sorted(row.split()[1] for row in rows) == ['a$\\frac$b.jpg', 'a\\nb.jpg', '日本.jpg']
 
 
+def test_files_that_are_left_out_are_told_of(photos, checkpoint, tmp_path, capsys):
+    (photos / 'images' / 'IMG_3.HEIC').write_bytes(b'')
+    given = [photos / 'images', '--checkpoint', checkpoint, '--no-refine', '--out', tmp_path / 'a']
+    assert estimate(*given) == 0
+    said = 'images: left out are photographs or videos that cannot be read: 1 (.heic)'
+    assert said in capsys.readouterr().err
+
+
 def test_cameras_that_come_out_at_one_place_are_told_of(
     photos, checkpoint, tmp_path, capsys, monkeypatch
 ):

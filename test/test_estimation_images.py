@@ -166,6 +166,11 @@ def test_find_images_expands_folders_in_order_and_ignores_the_rest(tmp_path):
 def test_find_images_refusals(tmp_path):
     with pytest.raises(ValueError, match='no images in this folder'):
         find_images([tmp_path])
+    for name in ('a.HEIC', 'b.heic', 'c.mp4', '._a.heic', 'notes.txt'):
+        (tmp_path / name).write_bytes(b'')
+    others = r'but photographs or videos that cannot be read: 3 \(\.heic, \.mp4\)'
+    with pytest.raises(ValueError, match=others):
+        find_images([tmp_path])
     with pytest.raises(ValueError, match='no such file or folder'):
         find_images([tmp_path / 'nowhere'])
     (tmp_path / 'a.jpg').write_bytes(b'')

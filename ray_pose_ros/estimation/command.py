@@ -121,6 +121,9 @@ def run(args: argparse.Namespace, solve=None, prepare=None) -> int:
     for name in outputs.FILES:
         outputs.check_writable(args.out / name)
     loaded = inputs.load_views(paths, args.boxes, args.masks, args.intrinsics)
+    for folder in filter(os.path.isdir, args.images):
+        if others := images.left_out(Path(folder)):
+            note(f'{folder}: left out are {others}')
     for text in loaded.notes:
         note(text)
 

@@ -11,6 +11,9 @@ from PIL import Image, ImageOps
 from ray_pose_ros.estimation.exif import focal_length
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+# Of what cameras write besides, and nothing here reads.
+_OTHER_SUFFIXES = ('.heic', '.heif', '.avif', '.gif', '.dng', '.cr2', '.cr3', '.nef', '.arw')
+_OTHER_SUFFIXES += ('.orf', '.rw2', '.raf', '.mp4', '.mov', '.m4v', '.avi', '.mkv', '.webm')
 MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.jpg', '.jpeg', '.webp')
 MASK_THRESHOLD = 0.4  # of full scale, as in the official loader
 _EXIF_ORIENTATION = 0x0112
@@ -50,7 +53,9 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if is_image(p) and not _is_picture(p))
             if not inside:
-                raise ValueError(f'{path}: no images in this folder ({", ".join(IMAGE_SUFFIXES)})')
+                kinds, others = ', '.join(IMAGE_SUFFIXES), left_out(path)
+                but = f', but {others}' if others else ''
+                raise ValueError(f'{path}: no images in this folder ({kinds}){but}')
             found += inside
         elif path.is_file():
             found.append(path)
@@ -62,6 +67,14 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
             raise ValueError(f'{path}: given twice; each view must be another photograph')
         seen.add(path.resolve())
     return found
+
+
+def left_out(folder: Path) -> str:
+    """In words, what photographs and videos in a folder are of other kinds; '' for none."""
+    others = [p.suffix.lower() for p in folder.iterdir() if not p.name.startswith('.')]
+    others = [suffix for suffix in others if suffix in _OTHER_SUFFIXES]
+    kinds = ', '.join(sorted(set(others)))
+    return f'photographs or videos that cannot be read: {len(others)} ({kinds})' if others else ''
 
 
 def _is_picture(path: Path) -> bool:
