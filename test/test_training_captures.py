@@ -208,6 +208,10 @@ def test_folders_that_are_no_captures(tmp_path, capsys):
     pytest.importorskip('pycolmap')
     with pytest.raises(ValueError, match='no COLMAP model'):
         Capture.read(tmp_path)
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images' / 'a.jpg').write_bytes(b'')
+    assert main(['train', 'captures', str(tmp_path / 'data'), str(tmp_path)]) == 2
+    assert 'a.jpg: not a readable image' in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -4,10 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import cv2
-
 from ray_pose_ros.estimation.colmap_package import import_pycolmap
-from ray_pose_ros.estimation.images import find_images
+from ray_pose_ros.estimation.images import find_images, read_image
 
 FEWEST = 8  # photographs of a capture
 LONGEST, FEATURES = 1200, 3072  # pixels of a photograph's longer side, and its SIFT features
@@ -58,7 +56,7 @@ def _mapped(database: Path, images: Path, working: Path, threads: int):
 def _match(images: Path, database: Path, threads: int) -> None:
     """SIFT features of the photographs and their matches into a new COLMAP database."""
     pycolmap = import_pycolmap()
-    sizes = {cv2.imread(str(path)).shape for path in find_images([images])}
+    sizes = {read_image(path).size for path in find_images([images])}
     extraction = pycolmap.FeatureExtractionOptions()
     extraction.max_image_size, extraction.num_threads = LONGEST, threads
     extraction.sift.max_num_features = FEATURES
