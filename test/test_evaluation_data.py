@@ -3,6 +3,7 @@
 import gzip
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -336,6 +337,10 @@ def test_folders_that_cannot_be_told_apart_or_are_nothing_are_refused(photo_fold
     for folder in (tmp_path / 'empty', tmp_path / 'nowhere'):
         with pytest.raises(ValueError, match=r'no poses\.json in it, no COLMAP model'):
             find_sources([folder])
+    with pytest.raises(
+        ValueError, match='images are in pictures, but no folder is read as a COLMAP'
+    ):
+        find_sources([photo_folder], images=Path('pictures'))
 
 
 def test_categories_are_chosen_by_name(co3d_root):

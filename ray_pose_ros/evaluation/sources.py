@@ -145,7 +145,8 @@ def find_sources(
         least_views: sequences of CO3D with fewer frames are left out.
         jitter, intrinsics: see `Source`.
 
-    Raises ValueError for a folder with nothing in it, or two of the same name.
+    Raises ValueError for a folder with nothing in it, two of the same name, or images of no
+    COLMAP model.
     """
     common = {'jitter': jitter, 'intrinsics': intrinsics}
     found: list[Source] = []
@@ -183,6 +184,8 @@ def find_sources(
             raise ValueError(
                 f'{folder}: no poses.json in it, no COLMAP model and nothing of CO3Dv2'
             )
+    if images is not None and not any(source.kind == 'colmap' for source in found):
+        raise ValueError(f'images are in {images}, but no folder is read as a COLMAP model')
     single = [source.data for source in found if source.kind != 'co3d']
     for name in single:
         if single.count(name) > 1:
