@@ -75,7 +75,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar='N',
-        help='answers averaged; default: as suits the checkpoint',
+        help='answers averaged; default: as suits the checkpoint; of the shipped model at most '
+        'one for each view, unless --steps is 2 or more',
     )
     add('--seed', type=int, default=0, metavar='N', help='of the noise (default 0)')
     add(

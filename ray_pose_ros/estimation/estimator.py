@@ -70,7 +70,8 @@ class Estimator:
         device: torch's name of it, or 'auto': a CUDA GPU where there is one.
         steps: network calls; None or 0 for what the checkpoint was made for.
         samples: answers denoised side by side, averaged robustly; their spread is the uncertainty.
-            0 for what suits the checkpoint, and fewer of more than 64 views.
+            0 for what suits the checkpoint, and fewer of more than 64 views. Never more than tell
+            something new: in one step of a model that anchors its reference, one for each view.
         seed: of the noise, drawn on the CPU whatever the device.
         crop_scale: side of the crops over the longer side of the objects' boxes.
         crop_params: 'training', or 'demo' to repeat the official demo's (official models only).
