@@ -14,6 +14,8 @@ Arguments that all have in common:
     limits: `residuals.Limits`, given since what was kept does not notice when they change.
 
 Three numbers that belong together are tuples, which stay in registers.
+
+All of it is one file, since what was kept does not notice either when another file changes.
 """
 
 import numpy as np
