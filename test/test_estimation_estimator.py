@@ -238,7 +238,7 @@ def test_fewer_than_two_views_are_refused(count):
     [
         ({'samples': -1}, 'samples is -1'),
         ({'steps': -1}, 'steps is -1'),
-        ({'steps': 101}, 'steps is 101, the schedule of this model has 100'),
+        ({'steps': 101}, 'steps is 101, expected at most 100, the length of this'),
         ({'seed': 2**70}, 'seed is 1180591620717411303424, expected a whole number of 64 bits'),
         ({'crop_params': 'x'}, "crop_params is 'x'"),
         ({'precision': 'int8'}, "precision is 'int8'"),

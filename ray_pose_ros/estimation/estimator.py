@@ -122,7 +122,9 @@ class Estimator:
             raise ValueError("crop_params is 'demo', which is of official models only")
         most = model.noise_scheduler.steps
         if steps and steps > most:
-            raise ValueError(f'steps is {steps}, the schedule of this model has {most}')
+            raise ValueError(
+                f"steps is {steps}, expected at most {most}, the length of this model's schedule"
+            )
         usual = ANCHORED_SAMPLES if model.config.anchor_reference else OFFICIAL_SAMPLES
         self.samples, self.seed = samples or usual, seed
         self._as_many = samples > 0
