@@ -24,6 +24,7 @@ from node_harness import (
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 
+from ray_pose_ros.node import pose_node
 from ray_pose_ros.node.conversions import time_message
 from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.outputs import LATCHED
@@ -443,6 +444,30 @@ def test_what_was_published_outlives_faults(start, tmp_path):
     (folder,) = (tmp_path / 'out').iterdir()
     rows = np.loadtxt(folder / 'poses.tum')
     assert np.allclose(rows[:, 1:4], before, atol=1e-9)
+
+
+def test_a_failed_estimate_is_tried_again_where_the_scene_stands_still(start, monkeypatch):
+    monkeypatch.setattr(pose_node, 'TRY_AGAIN_S', 0.2)
+    harness = start(parameters=EVERY_FRAME, name='still')
+    harness.estimator.fail = FloatingPointError('rays of NaN')
+    show(harness, range(2))
+    assert said(harness, 'estimate', 'rays of NaN') == WARN
+    assert harness.until(lambda: level(harness, 'estimate')[0] == ERROR)  # after three
+    harness.estimator.fail = None
+    assert harness.until(lambda: harness.count == 2)
+    assert said(harness, 'estimate', 'estimating') == b'\x00'
+    assert harness.node.health.keyframes == 2
+
+
+def test_after_a_reset_nothing_is_estimated_and_nothing_has_failed(start):
+    harness = start(parameters=EVERY_FRAME, name='forgetful')
+    show(harness, range(2))
+    assert said(harness, 'estimate', 'estimating') == b'\x00'
+    harness.estimator.fail = FloatingPointError('rays of NaN')
+    show(harness, [2])
+    assert said(harness, 'estimate', 'rays of NaN') == WARN
+    assert harness.trigger('reset').success
+    assert said(harness, 'estimate', 'waiting for keyframes') == b'\x00'
 
 
 def fail(*args, **kwargs):

@@ -281,6 +281,19 @@ def test_a_second_look_that_fails_is_told_from_a_first_one(worker, results):
     assert results.wait(Failed, 2)[1] == Failed(0, 'RuntimeError: else', False)
 
 
+def test_a_window_is_solved_again_without_new_keyframes(worker, results):
+    estimator = loaded(worker, FakeEstimator())
+    worker.solve_again()  # there is none yet
+    estimator.fail = RuntimeError('something')
+    worker.offer_all([candidate(0), candidate(1)])
+    results.wait(Failed)
+    estimator.fail = None
+    worker.solve_again()
+    solved = results.wait(Solved)[0]
+    assert [k.stamp_ns for k in solved.keyframes] == [0, 1] and not solved.again
+    assert len(estimator.prepared) == 2 and len(estimator.solved) == 2
+
+
 def test_loading_says_what_went_wrong_and_can_be_repeated(worker):
     def broken():
         raise FileNotFoundError('no weights')

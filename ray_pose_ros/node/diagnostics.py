@@ -48,6 +48,7 @@ class Health:
         self.reduced = ''  # what is left out for want of memory
         self.last_save: str | None = None
         self.scale = ''  # what the unit of lengths is
+        self.estimated = False  # whether there is an estimate that holds
         self.lost: str | None = None  # why nothing is on /tf
         self.namesakes = 0
         self.seconds: dict[str, float] = {}
@@ -70,8 +71,12 @@ class Health:
     def succeed(self, reduced: str) -> None:
         """Count an estimate."""
         self.estimates += 1
-        self.failures_in_a_row, self.last_failure = 0, None
+        self.forget_failure()
         self.trouble, self.reduced = None, reduced
+
+    def forget_failure(self) -> None:
+        """Say no more of the last failure than that it is counted."""
+        self.failures_in_a_row, self.last_failure = 0, None
 
     def status_array(self, node: str, stamp, cameras, settings, worker, state) -> DiagnosticArray:
         """Make the DiagnosticArray: one status for the inputs, one for the estimates."""
@@ -115,7 +120,7 @@ class Health:
         return _status(level, f'{node}: input', message, node, values)
 
     def _estimates(self, node: str, worker, state: str) -> DiagnosticStatus:
-        level, message = OK, 'estimating' if self.estimates else 'waiting for keyframes'
+        level, message = OK, 'estimating' if self.estimated else 'waiting for keyframes'
         if state != 'active':
             message = f'the node is {state}'
         elif self.lost:

@@ -99,8 +99,12 @@ class Pipeline:
             self._map = KeyframeMap(self._map.size)
 
     def advance(self, economy: Economy, batch: list[Candidate], turn: Turn) -> None:
-        """Prepare the new keyframes, each once, then solve the window, once."""
-        newest, seconds = None, {}
+        """
+        Prepare the new keyframes, each once, then solve the window, once.
+
+        Without new ones it is solved as it is; where none can be used, it is not.
+        """
+        received, seconds = None if batch else time.monotonic(), {}
         for candidate in batch:
             if turn.void():
                 return
@@ -125,19 +129,19 @@ class Pipeline:
                 keyframe = self._buffer.add(
                     candidate.camera, candidate.stamp_ns, candidate.frame_id, prepared, view
                 )
-            newest = candidate
+            received = candidate.received
             turn.deliver(Kept(turn.epoch, keyframe, seconds))
         with self._lock:
             window, map_ = self._buffer.window(), self._map
-        if newest is None or len(window) < self._min_views or turn.void():
+        if received is None or len(window) < self._min_views or turn.void():
             return
-        answer = self._solve(economy, window, map_, newest.received, seconds, turn)
+        answer = self._solve(economy, window, map_, received, seconds, turn)
         if answer is None or not self._refocus(economy, answer, turn):
             return
         with self._lock:
             window, map_ = self._buffer.window(), self._map
         if not turn.void():
-            self._solve(economy, window, map_, newest.received, {}, turn, again=True)
+            self._solve(economy, window, map_, received, {}, turn, again=True)
 
     def _solve(
         self, economy: Economy, window, map_, received, seconds, turn: Turn, again: bool = False

@@ -11,6 +11,7 @@ back waits in a queue, and a guard condition wakes the executor to publish it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -46,6 +47,7 @@ from ray_pose_ros.node.work import (
 
 TICK_S = 0.1
 DIAGNOSTICS_S = 1.0
+TRY_AGAIN_S = 10.0  # after an estimate that failed, where no keyframe comes
 
 
 class PoseNode(ManagedModelNode):
@@ -59,6 +61,7 @@ class PoseNode(ManagedModelNode):
         self._inputs = Subscriptions(self, lambda f: lambda m: self._guarded_input(f, m))
         self._outputs: Outputs | None = None
         self._last: Solved | None = None
+        self._again_at = math.inf
         self._metric = MetricWindows(
             self.settings,
             lambda *pair: (
@@ -158,7 +161,8 @@ class PoseNode(ManagedModelNode):
     def _forget(self, lenses: bool = False) -> None:
         self.worker.reset(lenses)
         self._metric.forget()
-        self._last = None
+        self._last, self._again_at = None, math.inf
+        self.health.forget_failure()
         self._reset_cameras()
         if self._outputs is not None:
             self._outputs.clear(self.now_ns())
@@ -217,6 +221,9 @@ class PoseNode(ManagedModelNode):
         if self._rig is not None:
             self._rig.tick()
         self._leave_dead_behind()
+        if time.monotonic() >= self._again_at:
+            self._again_at = math.inf  # until that fails, too
+            self.worker.solve_again()
         late = self._metric.late()
         if late is not None:
             self._show(late)
@@ -255,6 +262,7 @@ class PoseNode(ManagedModelNode):
     def _tell_status(self) -> None:
         lost = self._outputs.transforms.lost if self._outputs else None
         self.health.scale, self.health.lost = self._metric.scale, lost
+        self.health.estimated = self._last is not None
         self._status.update(
             self.state,
             self.enabled,
@@ -351,6 +359,7 @@ class PoseNode(ManagedModelNode):
         elif isinstance(result, Failed):
             self.health.fail(result.error)
             if not result.again:  # else the first answer stands
+                self._again_at = time.monotonic() + TRY_AGAIN_S
                 if self._outputs is not None:
                     self._outputs.transforms.lose(f'the last estimate failed: {result.error}')
                 self._metric.lose()
@@ -362,6 +371,7 @@ class PoseNode(ManagedModelNode):
             now = time.monotonic()
             self.health.seconds.update(result.seconds)
             if not result.again:
+                self._again_at = math.inf
                 self.health.succeed(result.reduced)
                 self.watchdog.all_is_well()
                 self.health.seconds.update(publish=now - start, total=now - result.received)

@@ -70,7 +70,8 @@ class Solved(Result):
 @dataclass(frozen=True)
 class Failed(Result):
     """
-    A window could not be solved; the keyframes stay and the next one tries again.
+    A window could not be solved; its keyframes stay. It is tried again with the next one, or where
+    none comes, after a while.
 
     `again`: it was solved before, and only a second look failed.
     """

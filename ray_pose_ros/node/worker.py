@@ -40,7 +40,7 @@ class Worker:
         self._pending: deque[Candidate] = deque()
         self._running: Future | None = None
         self._epoch = self._generation = self._released = 0
-        self._stopping = False
+        self._stopping = self._again = False
         self._economy: Economy | None = None
         self._pipeline = Pipeline(self._wake)
         self._window_size, self._patience = 2, 0.0
@@ -162,6 +162,12 @@ class Worker:
         with self._wake:  # not released in between: they are taken as one batch
             return sum(self.offer(c) is not None for c in candidates)
 
+    def solve_again(self) -> None:
+        """Solve the window once more, without new keyframes."""
+        with self._wake:
+            self._again = True
+            self._wake.notify()
+
     def reset(self, lenses: bool = False) -> None:
         """Forget all keyframes and candidates, and what they told of the lenses if that is to be
         forgotten, too; a result under way is void."""
@@ -225,6 +231,7 @@ class Worker:
                 batch = [] if task else list(self._pending)
                 if not task:
                     self._pending.clear()
+                    self._again = False
                 key = generation, self._epoch, self._released
                 economy, future = self._economy, self._running
                 self._moved = self.busy_since = time.monotonic()  # in this order, see idle_s
@@ -238,7 +245,8 @@ class Worker:
                     self.busy_since = self._running = None
 
     def _has_work(self) -> bool:
-        return self._stopping or bool(self._tasks) or bool(self._pending and self._economy)
+        wanted = self._pending or self._again
+        return self._stopping or bool(self._tasks) or bool(wanted and self._economy)
 
     def _do(self, task: Task, future: Future, generation: int) -> None:
         if not future.set_running_or_notify_cancel():
