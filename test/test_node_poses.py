@@ -231,6 +231,20 @@ def test_save_writes_what_the_command_line_writes(start, checkpoint, tmp_path):
     assert 'camera_100000000000.png' in names
 
 
+def test_save_says_what_it_leaves_out(start, checkpoint, tmp_path):
+    parameters = EVERY_FRAME | {'checkpoint': checkpoint, 'output_directory': str(tmp_path)}
+    harness = start(make_estimator, parameters)
+    prism = (0.0,) * 8 + (1e-3,) * 4
+    camera = CameraModel(CAMERA.matrix, 64, 48, 'rational_polynomial', prism)
+    show(harness, range(2), camera=camera)
+    assert harness.until(lambda: harness.count == 2)
+    answer = harness.trigger('save')
+    (folder,) = tmp_path.iterdir()
+    assert answer.success and not (folder / 'colmap').exists()
+    assert 'poses.png; transforms.json is left out: thin prism and tilt' in answer.message
+    assert '; colmap is left out: thin prism and tilt' in answer.message
+
+
 def test_a_checkpoint_that_is_none_leaves_the_node_unconfigured_and_is_said(start, tmp_path):
     parameters = {'checkpoint': str(tmp_path / 'nothing')}
     harness = start(make_estimator, parameters, ready=False)

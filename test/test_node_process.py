@@ -1,5 +1,6 @@
 """The node as a process: signals in every phase, start-up errors, the camera beside it."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,10 @@ import pytest
 import rclpy
 from node_harness import DOMAIN, EVERY_FRAME, Client, pictures, pinhole, save_tiny_model
 from std_srvs.srv import Trigger
+
+from ray_pose_ros.node.parameters import BY_NAME
+from ray_pose_ros.node.ros_parameters import unknown_overrides
+from ray_pose_ros.synthetic.camera_publisher import DEFAULTS, CameraPublisher
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -197,3 +202,38 @@ def test_a_camera_that_has_nothing_to_show_says_so(tmp_path):
     assert node.process.wait(30) == 2
     node._reader.join(5)
     assert 'has 0 images, expected at least 2' in node.text and 'Traceback' not in node.text
+
+
+@pytest.mark.parametrize(
+    'module', ['ray_pose_ros.node.main', 'ray_pose_ros.synthetic.camera_publisher']
+)
+def test_programs_name_their_parameters_and_refuse_what_is_none(module, capsys, monkeypatch):
+    """Before anything is started."""
+    monkeypatch.setattr(signal, 'signal', lambda *_: None)  # those of the tests stay
+    main = importlib.import_module(module).main
+    with pytest.raises(SystemExit) as ended:
+        main(['program', '--help', '--ros-args', '-p', 'reliable:=true'])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    names = BY_NAME if module.endswith('node.main') else DEFAULTS
+    assert '-p NAME:=VALUE' in said and all(name in said for name in names)
+    with pytest.raises(SystemExit) as ended:
+        main(['program', '--path', 'photos'])
+    assert ended.value.code == 2 and '--path photos' in capsys.readouterr().err
+
+
+def test_a_camera_names_parameters_of_another_type_and_those_it_does_not_have():
+    node = NodeProcess({'rates': 5.0, 'width': 6.5}, 'ray_pose_ros.synthetic.camera_publisher')
+    assert node.process.wait(30) == 2
+    node._reader.join(5)
+    assert "'width' to '6.5'" in node.text and 'Traceback' not in node.text
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    try:
+        overrides = [rclpy.Parameter('rates', value=5.0)]
+        camera = CameraPublisher(context=context, parameter_overrides=overrides)
+        (text,) = unknown_overrides(camera)
+        camera.destroy_node()
+    finally:
+        rclpy.try_shutdown(context=context)
+    assert text == 'parameter rates is not known and does nothing; is rate meant?'

@@ -74,7 +74,7 @@ def test_each_result_has_a_folder_of_its_own_that_appears_complete(tmp_path, mon
         assert folder.name.startswith('.')
         seen.append(sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith('.')))
         (folder / 'poses.json').write_text('{}')
-        return ['poses.json']
+        return 'poses.json'
 
     monkeypatch.setattr(saving, '_write', write)
     monkeypatch.setattr(saving.time, 'strftime', lambda form: '2026-01-02_03-04-05')

@@ -9,6 +9,7 @@ just ends.
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -29,11 +30,19 @@ def main(args: list[str] | None = None) -> int:
     import rclpy
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
+    from rclpy.utilities import remove_ros_args
 
     from ray_pose_ros.node.economy import settle
     from ray_pose_ros.node.parameter import ParameterError
+    from ray_pose_ros.node.parameters import BY_NAME
     from ray_pose_ros.node.pose_node import PoseNode
 
+    argparse.ArgumentParser(
+        'pose_node',
+        usage='%(prog)s [-h] [--ros-args -p NAME:=VALUE ... --params-file FILE]',
+        description='Images of one or several cameras in, camera poses out.',
+        epilog='parameters (docs/parameters.md): ' + ', '.join(BY_NAME),
+    ).parse_args(remove_ros_args(args)[1:])
     stop = threading.Event()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for s in SIGNALS:

@@ -44,7 +44,7 @@ def unknown_overrides(node) -> list[str]:
     told = []
     for name in sorted(getattr(node, '_parameter_overrides', {})):
         if not node.has_parameter(name) and not name.startswith(_OF_ROS):
-            like = difflib.get_close_matches(name, BY_NAME, 1)
+            like = difflib.get_close_matches(name, node.get_parameters_by_prefix(''), 1)
             meant = f'; is {like[0]} meant?' if like else ''
             told.append(f'parameter {name} is not known and does nothing{meant}')
     return told

@@ -101,7 +101,7 @@ def save(solved, settings) -> tuple[bool, str]:
     finally:
         # a figure is a cycle, and holds 10 to 50 MB until Python looks for such: after many saves
         gc.collect()
-    return True, f'{folder}: {", ".join(written)}'
+    return True, f'{folder}: {written}'
 
 
 def _rename(partial: Path) -> Path:
@@ -121,7 +121,8 @@ def _rename(partial: Path) -> Path:
     raise OSError(f'{_MOST_A_SECOND} results within a second')
 
 
-def _write(folder: Path, solved) -> list[str]:
+def _write(folder: Path, solved) -> str:
+    """Return what was written, and what was left out and why."""
     from ray_pose_ros.estimation import results  # matplotlib comes with it
     from ray_pose_ros.estimation.packed_view import Unpacked
 
@@ -135,7 +136,11 @@ def _write(folder: Path, solved) -> list[str]:
         bgr = cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR)
         if not cv2.imwrite(str(path), bgr):
             raise OSError(f'{path.name} cannot be written')
-    return results.write_all(folder, replace(everything.estimate, names=names), views)
+    left_out: list[str] = []
+    written = results.write_all(
+        folder, replace(everything.estimate, names=names), views, say=left_out.append
+    )
+    return '; '.join([', '.join(written), *left_out])
 
 
 def _names(keyframes) -> tuple[str, ...]:

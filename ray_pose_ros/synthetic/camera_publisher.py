@@ -5,13 +5,15 @@ A pretended camera: publishes Image and CameraInfo of a rendered orbit, a folder
 
 Parameters: `source` orbit | images | bag, `path`, `views` (0: all), `camera` (topic prefix),
 `rate` and `hold` (a view is shown `hold` seconds at `rate` images a second, as by a camera that
-moves from place to place), `bag_speed`, `loop`, `width`, `height`, `scene_seed`, `frame_id`,
-`reliable`, `index_file` (a JSON line for each image published: its stamp and its view).
+moves from place to place), `bag_speed`, `bag_topic` (of images; else the first), `loop`, `width`,
+`height`, `scene_seed`, `frame_id`, `reliable`, `index_file` (a JSON line for each image published:
+its stamp and its view).
 True poses, where known, go to `<camera>/ground_truth` (camera to world).
 """
 
 from __future__ import annotations
 
+import argparse
 import array
 import json
 import signal
@@ -23,13 +25,16 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.rotations import quaternion_from_matrix
+from ray_pose_ros.node.ros_parameters import unknown_overrides
 from ray_pose_ros.synthetic.camera_sources import BagSource, FolderSource, Frame, OrbitSource
 
 DEFAULTS = {
@@ -96,6 +101,8 @@ class CameraPublisher(Node):
         super().__init__('camera_publisher', **kwargs)
         values = {k: self.declare_parameter(k, v).value for k, v in DEFAULTS.items()}
         self.options = values
+        for text in unknown_overrides(self):
+            self.get_logger().warning(text)
         kinds = ('orbit', 'images', 'bag')
         if values['source'] not in kinds:
             raise ValueError(f'parameter source is {values["source"]!r}, expected one of {kinds}')
@@ -190,13 +197,19 @@ def _true_pose(frame: Frame, stamp: Time) -> PoseStamped:
 
 def main(args: list[str] | None = None) -> int:
     """Run the camera until a signal comes; exit code 0 then, 2 for bad parameters."""
+    argparse.ArgumentParser(
+        'camera_publisher',
+        usage='%(prog)s [-h] [--ros-args -p NAME:=VALUE ...]',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(remove_ros_args(args)[1:])
     stop = threading.Event()
     for s in (signal.SIGINT, signal.SIGTERM):
         signal.signal(s, lambda signum, frame: stop.set())
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = CameraPublisher()
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, InvalidParameterTypeException) as error:
         print(f'camera_publisher: {error}', file=sys.stderr)
         rclpy.try_shutdown()
         return 2
