@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from functools import partial
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -23,14 +22,12 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
 from ray_pose_ros.node import saving
-from ray_pose_ros.node.camera_input import JUMP_NS, CameraInput
+from ray_pose_ros.node.cameras import Cameras
 from ray_pose_ros.node.diagnostics import LONGEST
 from ray_pose_ros.node.managed_model import FAILURE, SUCCESS, ManagedModelNode, outlives, told
 from ray_pose_ros.node.metric_windows import MetricWindows
 from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.outputs import Outputs
-from ray_pose_ros.node.rig import Rig
-from ray_pose_ros.node.rig_settings import rig_names
 from ray_pose_ros.node.ros_parameters import on_set
 from ray_pose_ros.node.status import Status
 from ray_pose_ros.node.subscriptions import Subscriptions
@@ -56,8 +53,7 @@ class PoseNode(ManagedModelNode):
     def __init__(self, *, estimator_factory=make_estimator, name='ray_pose', **kwargs) -> None:
         super().__init__(name, estimator_factory, **kwargs)
         self.enabled = True
-        self._cameras: list[CameraInput] = []
-        self._rig: Rig | None = None
+        self._cameras = Cameras(self)
         self._inputs = Subscriptions(self, lambda f: lambda m: self._guarded_input(f, m))
         self._outputs: Outputs | None = None
         self._last: Solved | None = None
@@ -70,7 +66,6 @@ class PoseNode(ManagedModelNode):
             lambda text: self.refuse('', '/tf', 'no_motion', text),
         )
         self._diagnosed = 0.0
-        self._jumped = 0.0  # stamps of cameras that are silent since then do not count
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._status = Status(self)
         self.create_service(Trigger, '~/reset', self._on_reset)
@@ -104,19 +99,10 @@ class PoseNode(ManagedModelNode):
         """Subscribe."""
         if not self.wait_for_model():
             return FAILURE
-        settings = self.settings
         motion = self._metric.motion
         self._inputs.open_tf(self._outputs.transforms.tree, motion)
         self._outputs.transforms.rewind()  # nobody looked whether time went back meanwhile
-        self._cameras = [self._inputs.open_camera(n, settings) for n in settings.cameras]
-        by_name = {c.name: c for c in self._cameras}
-        members = [by_name[name] for name in rig_names(settings)]
-        self._rig = Rig(self, members) if members else None
-        for camera in members:
-            camera.in_rig, camera.pass_on = True, self._rig.add
-        for camera in self._cameras:
-            together = members if camera.in_rig else [camera]
-            camera.stands_still = partial(motion.stands_still, [c.name for c in together])
+        self._cameras.open(self._inputs, motion)
         topics = ', '.join(c.image_topic for c in self._cameras)
         self.get_logger().info(f'active: model on {self.health.device}, images from {topics}')
         return SUCCESS
@@ -153,7 +139,7 @@ class PoseNode(ManagedModelNode):
 
     def _unsubscribe(self) -> None:
         self._inputs.close()
-        self._reset_cameras()
+        self._cameras.reset()
         dropped = self.worker.drop_pending()
         if dropped:
             self.health.drops['deactivated'] += dropped
@@ -163,15 +149,9 @@ class PoseNode(ManagedModelNode):
         self._metric.forget()
         self._last, self._again_at = None, math.inf
         self.health.forget_failure()
-        self._reset_cameras()
+        self._cameras.reset()
         if self._outputs is not None:
             self._outputs.clear(self.now_ns())
-
-    def _reset_cameras(self) -> None:
-        for camera in self._cameras:
-            camera.reset()
-        if self._rig is not None:
-            self._rig.reset()
 
     # -- what the cameras need of their host ----------------------------------------------------
 
@@ -196,7 +176,7 @@ class PoseNode(ManagedModelNode):
         text = text[:LONGEST]
         self.health.refuse(reason, f'{topic}: {text}')
         if reason == 'time_jump' and self._outputs is not None:
-            self._jumped = max((c.last_received or 0.0 for c in self._cameras), default=0.0)
+            self._cameras.rewind()
             self._outputs.transforms.rewind()
             self._metric.rewind()
         if self.throttle((topic, reason)):
@@ -214,13 +194,11 @@ class PoseNode(ManagedModelNode):
         replaced = self.watch()
         if self.state != 'active':
             return
-        for camera in self._cameras:
-            if replaced:  # what the last images were taken for is not solved
-                camera.retry()
-            camera.tick()
-        if self._rig is not None:
-            self._rig.tick()
-        self._leave_dead_behind()
+        if replaced:  # what the last images were taken for is not solved
+            self._cameras.retry()
+        self._cameras.tick()
+        if self._cameras.leave_dead_behind():
+            self._outputs.transforms.rewind()
         if time.monotonic() >= self._again_at:
             self._again_at = math.inf  # until that fails, too
             self.worker.solve_again()
@@ -231,7 +209,7 @@ class PoseNode(ManagedModelNode):
     @outlives
     def _on_repeat(self) -> None:
         if self.state == 'active' and self.enabled:
-            self._outputs.transforms.repeat(self._seen_ns())
+            self._outputs.transforms.repeat(self._cameras.seen_ns())
 
     def _follow_tf_rate(self) -> None:
         rate = self.settings.tf_rate
@@ -239,20 +217,6 @@ class PoseNode(ManagedModelNode):
         if rate > 0:
             self._repeats.timer_period_ns = round(1e9 / max(rate, 1e-3))  # ROS has 64 bits for it
             self._repeats.reset()
-
-    def _seen_ns(self, since: float = 0.0) -> int:
-        """Return the newest image's stamp; no camera counts that has been silent since then, or
-        since time went back."""
-        since = max(since, self._jumped)
-        heard = [c for c in self._cameras if (c.last_received or 0.0) >= since]
-        return max((c.last_stamp_ns or 0 for c in heard), default=0)
-
-    def _leave_dead_behind(self) -> None:
-        """Let no camera hold /tf up that has died with its clock ahead of the others'."""
-        alive = time.monotonic() - self.settings.camera_timeout
-        if 0 < self._seen_ns(alive) < self._seen_ns() - JUMP_NS:
-            self._jumped = alive
-            self._outputs.transforms.rewind()
 
     def while_waiting(self) -> None:
         """Go on telling how things are while a transition waits for the model."""
@@ -348,9 +312,7 @@ class PoseNode(ManagedModelNode):
         elif isinstance(result, Refused):
             candidate = result.candidate
             self.refuse(candidate.camera, candidate.topic, 'unusable', result.reason)
-            for camera in self._cameras:
-                if camera.name == candidate.camera:
-                    camera.retry()
+            self._cameras.retry(candidate.camera)
         elif isinstance(result, Clouded) and self._last is not None:
             self.health.seconds.update(result.seconds)
             self._outputs.show_points(result, self._last.estimate.metric)
@@ -382,6 +344,6 @@ class PoseNode(ManagedModelNode):
         """Publish a window, in metres where the scale is known."""
         self._last = self._metric.apply(solved)
         place = self._metric.place
-        self._outputs.publish(self._last, self._seen_ns(), place)
+        self._outputs.publish(self._last, self._cameras.seen_ns(), place)
         if self._outputs.transforms.lost:
             self._metric.lose()
