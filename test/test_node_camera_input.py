@@ -349,6 +349,29 @@ def test_calibrations_of_each_image_that_change_serve_no_other_until_a_reset():
     assert host.stamps == [[10.0], [13.0]]
 
 
+def test_an_image_whose_calibration_is_refused_gets_no_other():
+    for first in 'info', 'image':
+        host = Host(keyframe_min_interval=0.0, keyframe_min_change=0.0)
+        camera = camera_of(host)
+        show(camera, 100)
+        zeros = info_message(None, (64, 48), time_message(101 * SECOND), FRAME)
+        if first == 'info':
+            camera.on_info(zeros)
+        camera.on_image(image_at(101, 1))
+        if first == 'image':
+            camera.on_info(zeros)
+        assert host.refusals == {'bad_camera_info': 1, 'no_camera_info': 1}
+        show(camera, 102, 2)
+        assert host.stamps == [[100], [102]]
+
+
+def test_images_that_wait_for_simulated_time_say_so():
+    host = Host(stale_timeout=5.0)
+    host.now_ns = lambda: 0
+    show(camera_of(host), 100)
+    assert 'use_sim_time is set, and /clock has not told the time' in host.said[0]
+
+
 def test_the_mask_of_the_first_image_after_time_went_back_stays():
     hints = ObjectHints()
     hints.add_mask('old', 100 * SECOND)

@@ -28,9 +28,10 @@ class Calibrations:
         self._missed: deque[int] = deque(maxlen=KEPT)  # stamps of images that had none yet
         self._announce, self._arrived, self._peek_at = False, 0.0, 0.0
         self._skipped: deque[int] = deque(maxlen=KEPT)
+        self._unusable: deque[int] = deque(maxlen=KEPT)
 
     def __contains__(self, stamp_ns: int) -> bool:
-        return stamp_ns in self._by_stamp
+        return stamp_ns in self._by_stamp or stamp_ns in self._unusable
 
     @property
     def newest_ns(self) -> int:
@@ -49,6 +50,10 @@ class Calibrations:
             self._by_stamp.popitem(last=False)
         self._arrived = time.monotonic()
 
+    def add_unusable(self, stamp_ns: int) -> None:
+        """Note that the image of a stamp has none: that of another image would be a guess."""
+        self._unusable.append(stamp_ns)
+
     @property
     def awaited(self) -> bool:
         """Whether one of an image's own stamp may yet come."""
@@ -65,6 +70,8 @@ class Calibrations:
         if found is not None:
             self._paired = True
             return found, True
+        if stamp_ns in self._unusable:
+            return None, True
         self._missed.append(stamp_ns)
         return self._last, self._last is None or not (self._vary and self._paired)
 

@@ -133,13 +133,15 @@ class CameraInput:
         except ValueError as error:
             self._refuse(self.info_topic, 'bad_camera_info', str(error))
             return
+        stamp_ns = nanoseconds(msg.header.stamp)
         try:
             check_camera_info(msg)
         except CameraInfoError as error:
             if self._host.settings.require_camera_info or any(msg.k):
+                self._infos.add_unusable(stamp_ns)
                 self._refuse(self.info_topic, 'bad_camera_info', str(error))
+                self._settle()
                 return
-        stamp_ns = nanoseconds(msg.header.stamp)
         self._infos.add(msg, stamp_ns)
         newest_ns = self.last_stamp_ns or 0
         if newest_ns - stamp_ns > JUMP_NS:
@@ -241,14 +243,18 @@ class CameraInput:
         return NOT_MOVED if self.stands_still(stamp_ns) else None
 
     def _in_time(self, stamp_ns: int, stale_timeout: float) -> bool:
-        age = (self._host.now_ns() - stamp_ns) * 1e-9
+        now_ns = self._host.now_ns()
+        age = (now_ns - stamp_ns) * 1e-9
         if 0 < stale_timeout < abs(age):
             where = 'old' if age > 0 else 'ahead of this clock'
+            guess = 'is a bag played without use_sim_time?'
+            if not now_ns:
+                guess = 'use_sim_time is set, and /clock has not told the time'
             self._refuse(
                 self.image_topic,
                 'stale',
                 f'image is {abs(age):.1f} s {where}, expected at most {stale_timeout:g} s '
-                '(parameter stale_timeout; is a bag played without use_sim_time?)',
+                f'(parameter stale_timeout; {guess})',
             )
             return False
         last = self._taken_ns
