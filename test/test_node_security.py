@@ -1,5 +1,6 @@
 """Limits: what a message, a name or a policy may and may not do."""
 
+import resource
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from node_harness import EVERY_FRAME, IMAGES, SECOND, show, starter
 
+from ray_pose_ros.estimation.views import View
 from ray_pose_ros.node import saving
 from ray_pose_ros.node.diagnostics import Health
 
@@ -65,6 +67,18 @@ def test_saving_says_when_it_cannot(tmp_path):
     success, message = saving.save(solved, settings)
     assert not success and str(tmp_path / 'file' / 'below') in message
     assert saving.save(None, settings) == (False, 'there is no estimate yet')
+
+
+def test_saving_says_why_an_image_cannot_be_written(tmp_path):
+    keyframe = SimpleNamespace(view=View(IMAGES[0], name='a.png'))
+    solved = SimpleNamespace(keyframes=[keyframe], estimate=None, mapped=None)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))
+    try:
+        success, message = saving.save(solved, SimpleNamespace(output_directory=str(tmp_path)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not success and 'File too large' in message
 
 
 def test_each_result_has_a_folder_of_its_own_that_appears_complete(tmp_path, monkeypatch):

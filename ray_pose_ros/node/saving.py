@@ -132,10 +132,8 @@ def _write(folder: Path, solved) -> str:
         [replace(k.view, name=n) for k, n in zip(everything.keyframes, names, strict=True)]
     )
     for view in views:
-        path = folder / view.name
-        bgr = cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR)
-        if not cv2.imwrite(str(path), bgr):
-            raise OSError(f'{path.name} cannot be written')
+        _, data = cv2.imencode('.png', cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR))
+        (folder / view.name).write_bytes(data)  # says why not, where imwrite does not
     left_out: list[str] = []
     written = results.write_all(
         folder, replace(everything.estimate, names=names), views, say=left_out.append
