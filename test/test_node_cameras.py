@@ -297,14 +297,15 @@ def test_a_region_says_where_the_object_is(start):
     assert harness.diagnosed('refused: no_object', '1')
 
 
-def test_the_quality_of_service_of_a_topic_can_be_overridden(start):
+def test_the_quality_of_service_of_a_topic_can_be_overridden(start, capfd):
     name = 'qos_overrides./camera/image_raw.subscription'
     parameters = EVERY_FRAME | {f'{name}.depth': 3, f'{name}.reliability': 'best_effort'}
-    harness = start(parameters=parameters)
+    harness = start(parameters=parameters | {f'{name}.dept': 4})
     (info,) = harness.client.get_subscriptions_info_by_topic('/camera/image_raw')
     assert info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
     (other,) = harness.client.get_subscriptions_info_by_topic('/camera/camera_info')
     assert other.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    assert f'{name}.dept is not known and does nothing; is {name}.depth' in capfd.readouterr().err
 
 
 def test_a_change_of_the_quality_of_service_counts_after_the_next_start(start):

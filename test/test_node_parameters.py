@@ -90,10 +90,12 @@ def test_what_a_node_does_not_have_is_told():
     try:
         declare(node)
         (text,) = unknown_overrides(node)
+        (of_topic,) = unknown_overrides(node, of_topics=True)
     finally:
         node.destroy_node()
         rclpy.shutdown(context=context)
     assert text == 'parameter windw_size is not known and does nothing; is window_size meant?'
+    assert of_topic == 'parameter qos_overrides./tf.depth is not known and does nothing'
 
 
 def test_changes_at_run_time():

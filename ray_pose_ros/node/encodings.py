@@ -60,6 +60,7 @@ FORMATS: dict[str, Format] = {
     **{f'{name}8': Format(1, 1, 'bayer', code) for name, code in _BAYER.items()},
     **{f'{name}16': Format(1, 2, 'bayer', code) for name, code in _BAYER.items()},
 }
+KNOWN = ', '.join(name for name in FORMATS if FORMATS[name].to_rgb != 'bayer') + ', bayer_*8/16'
 
 
 def check_size(width: int, height: int, max_megapixels: float) -> None:
@@ -104,7 +105,7 @@ def pixels(encoding: str, width: int, height: int, step: int, bigendian: bool, d
     """
     form = FORMATS.get(encoding)
     if form is None:
-        raise ImageError(f'encoding {encoding!r} is not known, expected one of {sorted(FORMATS)}')
+        raise ImageError(f'encoding {encoding!r} is not known, expected one of {KNOWN}')
     row = width * form.channels * form.itemsize
     if step < row:
         raise ImageError(f'step is {step} bytes, expected at least {row} for {width} {encoding}')

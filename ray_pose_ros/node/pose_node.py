@@ -28,7 +28,7 @@ from ray_pose_ros.node.managed_model import FAILURE, SUCCESS, ManagedModelNode, 
 from ray_pose_ros.node.metric_windows import MetricWindows
 from ray_pose_ros.node.model_loading import make_estimator
 from ray_pose_ros.node.outputs import Outputs
-from ray_pose_ros.node.ros_parameters import on_set
+from ray_pose_ros.node.ros_parameters import on_set, unknown_overrides
 from ray_pose_ros.node.status import Status
 from ray_pose_ros.node.subscriptions import Subscriptions
 from ray_pose_ros.node.work import (
@@ -103,6 +103,8 @@ class PoseNode(ManagedModelNode):
         self._inputs.open_tf(self._outputs.transforms.tree, motion)
         self._outputs.transforms.rewind()  # nobody looked whether time went back meanwhile
         self._cameras.open(self._inputs, motion)
+        for text in unknown_overrides(self, of_topics=True):
+            self.get_logger().warning(text)
         topics = ', '.join(c.image_topic for c in self._cameras)
         self.get_logger().info(f'active: model on {self.health.device}, images from {topics}')
         return SUCCESS

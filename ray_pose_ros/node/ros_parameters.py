@@ -17,8 +17,8 @@ from ray_pose_ros.node.parameter import ANY, Parameter, ParameterError
 from ray_pose_ros.node.parameters import BY_NAME, PARAMETERS
 from ray_pose_ros.node.settings import Settings, make_settings
 
-# declared later, or by topics
-_OF_ROS = ('use_sim_time', 'qos_overrides', 'start_type_description_service')
+_OF_ROS = ('use_sim_time', 'start_type_description_service')  # declared later
+_OF_TOPICS = 'qos_overrides'  # when they are subscribed to
 
 
 def declare(node) -> Settings:
@@ -35,15 +35,18 @@ def declare(node) -> Settings:
     return make_settings(values)
 
 
-def unknown_overrides(node) -> list[str]:
+def unknown_overrides(node, of_topics: bool = False) -> list[str]:
     """
     Say in a sentence each which parameters a node was started with that it does not have.
 
-    ROS keeps them in silence, so that a misspelt one would do nothing.
+    ROS keeps them in silence, so that a misspelt one would do nothing. Those of the quality of
+    service are told `of_topics` only, for when these have been subscribed to.
     """
     told = []
     for name in sorted(getattr(node, '_parameter_overrides', {})):
-        if not node.has_parameter(name) and not name.startswith(_OF_ROS):
+        if name.startswith(_OF_TOPICS) != of_topics or name.startswith(_OF_ROS):
+            continue
+        if not node.has_parameter(name):
             like = difflib.get_close_matches(name, node.get_parameters_by_prefix(''), 1)
             meant = f'; is {like[0]} meant?' if like else ''
             told.append(f'parameter {name} is not known and does nothing{meant}')
