@@ -220,12 +220,20 @@ def test_evicted_and_lost_frames_are_published_no_more(start):
     harness.until(lambda: False, 0.5)
     assert not harness.client.tf
     harness.estimator.fail = None
+    assert set_parameter(harness, 'marker_scale', 0.5).successful  # what failed stays lost
+    harness.until(lambda: False, 0.3)
+    assert not harness.client.tf
     assert set_parameter(harness, 'lost_rotation_sigma', 0.01).successful
     harness.show([6], IMAGES, CAMERA)
     assert harness.until(lambda: 'uncertain by 3 degrees' in statuses[-1].message)
     said = harness.client.levels
     assert harness.until(lambda: said['/losing: estimate'][1].startswith('lost: '), 5), said
     assert not harness.client.tf
+    assert set_parameter(harness, 'lost_rotation_sigma', 0.5).successful
+    assert harness.until(lambda: 'camera_keyframe_6' in sent(harness), 5)  # nothing new came
+    assert set_parameter(harness, 'lost_rotation_sigma', 0.04).successful
+    assert harness.until(lambda: statuses[-1].message.startswith('lost: the rotation'), 5)
+    harness.client.tf.clear()
     assert set_parameter(harness, 'lost_rotation_sigma', 0.5).successful
     harness.show([7], IMAGES, CAMERA)
     assert harness.until(lambda: 'camera_keyframe_7' in sent(harness))

@@ -44,6 +44,8 @@ from ray_pose_ros.node.work import (
 
 TICK_S = 0.1
 DIAGNOSTICS_S = 1.0
+# parameters that change what was published last
+OF_SHOWN = {'lost_rotation_sigma', 'scale_max_sigma', 'publish_in_motion_frame', 'marker_scale'}
 TRY_AGAIN_S = 10.0  # after an estimate that failed, where no keyframe comes
 
 
@@ -57,6 +59,8 @@ class PoseNode(ManagedModelNode):
         self._inputs = Subscriptions(self, lambda f: lambda m: self._guarded_input(f, m))
         self._outputs: Outputs | None = None
         self._last: Solved | None = None
+        self._shown: Solved | None = None  # the same as it came, while nothing speaks against it
+        self._show_again = False
         self._again_at = math.inf
         self._metric = MetricWindows(
             self.settings,
@@ -149,7 +153,7 @@ class PoseNode(ManagedModelNode):
     def _forget(self, lenses: bool = False) -> None:
         self.worker.reset(lenses)
         self._metric.forget()
-        self._last, self._again_at = None, math.inf
+        self._last, self._shown, self._again_at = None, None, math.inf
         self.health.forget_failure()
         self._cameras.reset()
         if self._outputs is not None:
@@ -179,6 +183,7 @@ class PoseNode(ManagedModelNode):
         self.health.refuse(reason, f'{topic}: {text}')
         if reason == 'time_jump' and self._outputs is not None:
             self._cameras.rewind()
+            self._shown = None
             self._outputs.transforms.rewind()
             self._metric.rewind()
         if self.throttle((topic, reason)):
@@ -205,6 +210,9 @@ class PoseNode(ManagedModelNode):
             self._again_at = math.inf  # until that fails, too
             self.worker.solve_again()
         late = self._metric.late()
+        if late is None and self._show_again:
+            late = self._shown
+        self._show_again = False
         if late is not None:
             self._show(late)
 
@@ -262,6 +270,7 @@ class PoseNode(ManagedModelNode):
             if self.state == 'unconfigured':
                 self.free_model()  # it may have been loaded ahead with the old ones
             self.settings = settings
+            self._show_again |= any(p.name in OF_SHOWN for p in parameters)
             for camera in self._cameras:
                 camera.apply_settings()
             self._metric.apply_settings(settings)
@@ -327,6 +336,7 @@ class PoseNode(ManagedModelNode):
                 if self._outputs is not None:
                     self._outputs.transforms.lose(f'the last estimate failed: {result.error}')
                 self._metric.lose()
+                self._shown = None
             if self.throttle('failed'):
                 self.get_logger().error(f'the estimate failed: {result.error}')
         elif isinstance(result, Solved) and self.state == 'active':
@@ -344,7 +354,7 @@ class PoseNode(ManagedModelNode):
 
     def _show(self, solved: Solved) -> None:
         """Publish a window, in metres where the scale is known."""
-        self._last = self._metric.apply(solved)
+        self._last, self._shown = self._metric.apply(solved), solved
         place = self._metric.place
         self._outputs.publish(self._last, self._cameras.seen_ns(), place)
         if self._outputs.transforms.lost:

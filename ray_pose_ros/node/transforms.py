@@ -76,10 +76,10 @@ class Transforms:
         settings = self._settings
         limit = settings.lost_rotation_sigma
         if 0 < limit < rotation_sigma:
+            found = math.degrees(min(rotation_sigma, math.pi))  # no rotation is further off
             self.lose(
-                f'the rotation of the newest keyframe is uncertain by '
-                f'{math.degrees(rotation_sigma):.0f} degrees, expected at most '
-                f'{math.degrees(limit):.0f} (parameter lost_rotation_sigma)'
+                f'the rotation of the newest keyframe is uncertain by {found:.0f} degrees, '
+                f'expected at most {math.degrees(limit):.3g} (parameter lost_rotation_sigma)'
             )
             return
         self.lost = None
