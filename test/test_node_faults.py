@@ -288,6 +288,7 @@ def test_cameras_out_of_order_and_one_that_dies_and_returns(start):
         publish(first, int(stamp // 1e8) % 12, stamp)
         harness.until(lambda: False, 0.1)
     assert level(harness, 'input')[0] == WARN
+    assert 'no publisher' not in level(harness, 'input')[1]
     publish(second, 4, stamp)
     assert harness.until(lambda: 'other' in {k.camera for k in harness.node._last.keyframes[-2:]})
 
@@ -348,7 +349,8 @@ def test_a_dead_camera_is_named_beside_what_is_refused(start):
     harness = start(parameters=EVERY_FRAME | parameters)
     harness.client.images.publish(image_message(IMAGES[0], time_message(SECOND), FRAME))
     assert harness.diagnosed('refused: no_camera_info', '1')
-    assert said(harness, 'input', '/other/image_raw; /camera/image_raw: there is no') == WARN
+    words = '/other/image_raw (no publisher); /camera/image_raw: there is no'
+    assert said(harness, 'input', words) == WARN
     assert level(harness, 'input')[1].startswith('no images on ')
 
 

@@ -51,6 +51,7 @@ class Health:
         self.estimated = False  # whether there is an estimate that holds
         self.lost: str | None = None  # why nothing is on /tf
         self.namesakes = 0
+        self.unpublished: set[str] = set()  # topics of images that nobody publishes
         self.seconds: dict[str, float] = {}
         self.device = ''
         self.model = 'not loaded'
@@ -103,7 +104,10 @@ class Health:
             message = f'the node is {state}'
         elif silent:
             level = WARN
-            message = 'no images on ' + ', '.join(c.image_topic for c in silent)
+            message = 'no images on ' + ', '.join(
+                c.image_topic + (' (no publisher)' if c.image_topic in self.unpublished else '')
+                for c in silent
+            )
         if self.last_refusal and now - self.last_refusal[0] < RECENT_S:
             # a camera that is dead is told first, however often another's messages are refused
             before = f'{message}; ' if level == WARN or state != 'active' else ''

@@ -252,6 +252,8 @@ class PoseNode(ManagedModelNode):
         self._diagnosed = time.monotonic()
         self._tell_status()
         own = (self.get_name(), self.get_namespace())
+        topics = {c.image_topic for c in self._cameras}
+        self.health.unpublished = {t for t in topics if not self.count_publishers(t)}
         self.health.namesakes = self.get_node_names_and_namespaces().count(own) - 1
         self._diagnostics.publish(
             self.health.status_array(
