@@ -34,7 +34,6 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ray_pose_ros.geometry.cameras import CameraModel
 from ray_pose_ros.geometry.rotations import quaternion_from_matrix
-from ray_pose_ros.node.ros_parameters import unknown_overrides
 from ray_pose_ros.synthetic.camera_sources import BagSource, FolderSource, Frame, OrbitSource
 
 DEFAULTS = {
@@ -101,8 +100,6 @@ class CameraPublisher(Node):
         super().__init__('camera_publisher', **kwargs)
         values = {k: self.declare_parameter(k, v).value for k, v in DEFAULTS.items()}
         self.options = values
-        for text in unknown_overrides(self):
-            self.get_logger().warning(text)
         kinds = ('orbit', 'images', 'bag')
         if values['source'] not in kinds:
             raise ValueError(f'parameter source is {values["source"]!r}, expected one of {kinds}')
