@@ -184,20 +184,26 @@ class Harness:
         return True
 
     def ready(self) -> Harness:
-        """Wait until the node listens to the client's images."""
+        """Wait until the node listens to the client's images, and the client to the node."""
+        client = self.client
+        heard = {subscription.topic_name for subscription in client.subscriptions}
         assert self.until(
             lambda: (
                 (
-                    self.client.images.get_subscription_count()
-                    + self.client.compressed.get_subscription_count()
+                    client.images.get_subscription_count()
+                    + client.compressed.get_subscription_count()
                 )
-                and self.client.infos.get_subscription_count()
-                and self.client.count_publishers(f'{self.client.name}/poses')
-                and self.node.count_publishers(self.client.infos.topic_name)
-                and self.node.count_publishers(self.client.images.topic_name)
+                and client.infos.get_subscription_count()
+                and client.count_publishers(f'{client.name}/poses')
+                and self.node.count_publishers(client.infos.topic_name)
+                and self.node.count_publishers(client.images.topic_name)
+                and all(
+                    publisher.get_subscription_count()
+                    for publisher in list(self.node.publishers)
+                    if publisher.topic_name in heard
+                )
             )
         )
-        self.until(lambda: False, 0.3)  # both ends of every connection
         return self
 
     def call(self, kind, name: str, request, timeout: float = 30.0):

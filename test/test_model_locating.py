@@ -151,13 +151,13 @@ def test_truth_that_nobody_knows_is_said():
 
 def small_model(tmp_path):
     torch.manual_seed(0)
-    model = RayDiffuser(ModelConfig(**SMALL, rematch=1, auxiliary=True))
+    model = RayDiffuser(ModelConfig(**SMALL, rematch=1, auxiliary=True, sample_steps=2))
     save_checkpoint(model, tmp_path / 'small')
     return tmp_path / 'small'
 
 
 def test_a_locator_is_trained_by_command_and_the_rest_is_kept(tmp_path, capsys):
-    render_dataset(tmp_path / 'data', 2, first_seed=3, views=4, workers=1)
+    render_dataset(tmp_path / 'data', 1, first_seed=3, views=4, workers=1)
     shipped, into = small_model(tmp_path), tmp_path / 'out'
     data = str(tmp_path / 'data')
     arguments = ['train', 'locate', str(shipped), '--into', str(into), '--data', data]
