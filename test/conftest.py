@@ -15,6 +15,9 @@ os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 os.environ.setdefault('ROS_PYTHON_CHECK_FIELDS', '1')
 os.environ.setdefault('ROS_LOG_DIR', tempfile.mkdtemp(prefix='ray_pose_ros_log_'))
+# The tests' networks are small: a second thread gains nothing, and spins where the other core is
+# taken. Before anything imports torch.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 # ROS from wheels needs no prefix to run, but ament_index_python does to look things up.
 if sys.prefix not in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
     _prefixes = [sys.prefix, os.environ.get('AMENT_PREFIX_PATH', '')]

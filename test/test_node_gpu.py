@@ -20,6 +20,7 @@ def gpu():
         yield counts
 
 
+@pytest.mark.slow  # and nothing in it depends on which ROS it is
 @pytest.mark.usefixtures('gpu')
 def test_images_come_out_as_poses(start):
     harness = start(make_estimator, EVERY_FRAME | {'device': 'auto', 'second_look': False})

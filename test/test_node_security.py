@@ -18,6 +18,12 @@ start = pytest.fixture(starter)
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Collecting garbage takes its while in a process with torch in it."""
+    monkeypatch.setattr(saving.gc, 'collect', lambda: 0)
+
+
 def test_the_policy_is_what_the_node_has_in_the_graph(start):
     # a namespace of its own: other tests' nodes of this name linger in the graph for a while
     harness = start(parameters=EVERY_FRAME, ready=False, namespace='policy')
