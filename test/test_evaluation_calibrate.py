@@ -77,7 +77,7 @@ def test_the_command_changes_the_configuration(tmp_path, capsys):
     shutil.copytree(default_checkpoint(), folder)
     (folder / 'SHA256SUMS').unlink(missing_ok=True)  # changed on purpose
     before = load_checkpoint(folder)
-    assert main(['calibrate', str(folder), '--scenes', '2', '--views', '2', '4']) == 0
+    assert main(['calibrate', str(folder), '--scenes', '1', '--views', '2', '4']) == 0
     after = load_checkpoint(folder)
     assert after.config.rotation_sigma != before.config.rotation_sigma
     assert after.config.centre_sigma != before.config.centre_sigma

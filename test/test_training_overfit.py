@@ -20,10 +20,10 @@ VIEWS = 8
 def test_overfitting_eight_views_recovers_every_rotation(tmp_path, monkeypatch):
     config = TrainingConfig(
         model=TrainingConfig.read(DEFAULT_CONFIG).model,
-        steps=350,
-        warmup=20,
-        cooldown=200,
-        ema=0.98,
+        steps=140,
+        warmup=10,
+        cooldown=80,
+        ema=0.96,
         views=(VIEWS, VIEWS),
         views_per_step=(VIEWS,),
         stages=(180.0,),
