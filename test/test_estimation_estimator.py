@@ -97,7 +97,7 @@ def test_published_rays_are_those_of_the_published_cameras(make):
     lenses, (R, t) = cameras(3), orbit(3)
     views = make_views(lenses)
     model, _ = make(views, lenses, R, t)
-    estimate = Estimator(model).estimate(views)
+    estimate = Estimator(model, samples=1).estimate(views)
     expected = line_rays(
         torch.from_numpy(estimate.centres),
         torch.from_numpy(estimate.R),
@@ -158,7 +158,7 @@ def test_unknown_intrinsics_are_assumed_for_own_models():
     box = (20, 20, 140, 140)
     known = [View(image, lens, box=box, name=n) for n, lens in zip('ab', lenses, strict=True)]
     model, expected = own_model(known, lenses, R, t)
-    estimate = Estimator(model).estimate([View(image, box=box, name=n) for n in 'ab'])
+    estimate = Estimator(model, samples=1).estimate([View(image, box=box, name=n) for n in 'ab'])
     assert estimate.intrinsics_source == ('assumed', 'assumed')
     np.testing.assert_allclose(estimate.K, np.stack([K.numpy()] * 2))
     check(estimate, expected)
@@ -200,7 +200,7 @@ def test_the_network_is_given_the_reference_and_gives_it_back():
 
 def test_of_very_many_views_fewer_samples_are_drawn_unless_asked_for():
     model = RayDiffuser(config('directions'))
-    counts = [Estimator(model, samples=0)._samples_of(n) for n in (2, 8, 64, 65, 100, 200, 1000)]
+    counts = [Estimator(model)._samples_of(n) for n in (2, 8, 64, 65, 100, 200, 1000)]
     assert counts == [8, 8, 8, 7, 3, 1, 1]
     assert Estimator(model, samples=8)._samples_of(200) == 8
 

@@ -94,7 +94,7 @@ class Estimator:
         model: RayDiffuser | str | Path | None = None,
         device: str | torch.device = 'cpu',
         steps: int | None = None,
-        samples: int = 1,
+        samples: int = 0,
         seed: int = 0,
         crop_scale: float = 1.15,
         crop_params: str = 'training',
