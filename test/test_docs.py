@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from estimation_fixtures import checkpoint, estimate, photos
@@ -92,3 +93,25 @@ def test_the_example_of_using_poses_runs(photos, checkpoint, tmp_path, monkeypat
     assert colmap_files.read_colmap('sparse/0').names == colmap_files.read_colmap('colmap').names
     points = np.loadtxt('sparse/0/points3D.txt')
     assert points.shape == (5000, 8) and len(set(points[:, 0])) == 5000
+
+
+def test_the_example_of_python_runs(tmp_path, monkeypatch, capsys):
+    from ray_pose_ros.evaluation.sequences import render_scene
+    from ray_pose_ros.geometry.so3 import angle_between
+
+    scene = render_scene(0, size=224)
+    order = np.argsort(angle_between(scene.R, scene.R[:1]))[:4]
+    (tmp_path / 'photos').mkdir()
+    for n, view in enumerate(order):
+        image = cv2.cvtColor(scene.views[view].image, cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(tmp_path / f'photos/{n}.png'), image)
+    [block] = re.findall(r'```python\n(.*?)```', (DOCS / 'python.md').read_text(), re.S)
+    own = re.search(r'np\.array\(\[\[260.*\]\)', block).group()
+    K = scene.views[order[0]].camera.matrix.tolist()
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(block.replace(own, f'np.array({K})'), 'python.md', 'exec'), names)
+    found, truth = names['estimate'].R, scene.R[order]
+    assert np.degrees(angle_between(found, truth @ truth[0].T)).max() < 10
+    assert capsys.readouterr().out.startswith('0.png: centre [')
+    assert {'poses.json', 'colmap', 'poses.png'} <= {p.name for p in Path('result').iterdir()}

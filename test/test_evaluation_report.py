@@ -176,11 +176,22 @@ def test_the_report_measures_what_the_plan_says(root, capsys):
     assert '| rendered | 2 | true elevation' in (root / 'docs/results.md').read_text()
 
 
+def test_runs_without_their_photographs_are_left_as_they_are(root, capsys):
+    plan = 'other:\n  sets: [fox, apple]\n  arguments: --views 2\n  methods: [same]\n'
+    (root / 'docs/results/plan.yaml').write_text(plan)
+    for page in ('docs/results.md', 'README.md'):
+        (root / page).write_text('Nothing yet.\n')
+    (root / 'fox').mkdir()
+    assert cli.main(['report', '--run', '--sets', str(root), '--root', str(root)]) == 0
+    assert f'other: left as it is, {root} has no apple\n' in capsys.readouterr().err
+
+
 def test_bad_requests_are_one_line(root, capsys):
     for words, message in (
         (['--check', '--run'], '--run cannot go with it'),
         (['--run', 'nobody'], 'expected some of small, other'),
-        (['--run', 'other'], 'needs photographs'),
+        (['--run', 'other'], 'needs photographs: no --sets'),
+        (['--run', 'other', '--sets', str(root)], f'{root} has no '),
         (['--sets', '/nope', '--run'], '--sets is /nope, expected a folder'),
         (['--jobs', '0', '--run'], '--jobs is 0, expected 1 or more'),
         (['--baselines'], 'are of what --run measures'),

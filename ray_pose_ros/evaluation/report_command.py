@@ -58,19 +58,26 @@ def run(args: argparse.Namespace) -> int:
         for name in names:
             if name not in report.plan:
                 raise ValueError(f'--run is {name!r}, expected some of {", ".join(report.plan)}')
-        missing = [name for name in names if report.plan[name].sets and not args.sets]
-        if missing and args.run:
-            raise ValueError(
-                f'{", ".join(missing)} needs photographs: name their folder by --sets'
-            )
-        for name in names:
-            if name in missing:
-                print(f'{name}: left as it is, no --sets', file=sys.stderr)
+        lacking = {name: _lacks(report.plan[name].sets, args.sets) for name in names}
+        for name, what in lacking.items():
+            if what and args.run:
+                raise ValueError(f'{name} needs photographs: {what}')
+        for name, what in lacking.items():
+            if what:
+                print(f'{name}: left as it is, {what}', file=sys.stderr)
             else:
                 _measure(report, name, args)
     for file in report.write():
         print(file)
     return 0
+
+
+def _lacks(sets, folder: Path | None) -> str:
+    """In words, what is missing of the photographs of a run; '' for nothing."""
+    if sets and folder is None:
+        return 'no --sets'
+    absent = [name for name in sets if not (folder / name).is_dir()]
+    return f'{folder} has no {", ".join(absent)}' if absent else ''
 
 
 def _measure(report, name: str, args: argparse.Namespace) -> None:
