@@ -313,7 +313,9 @@ def test_the_quality_of_service_of_a_topic_can_be_overridden(start, capfd):
     assert info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
     (other,) = harness.client.get_subscriptions_info_by_topic('/camera/camera_info')
     assert other.qos_profile.reliability == ReliabilityPolicy.RELIABLE
-    assert f'{name}.dept is not known and does nothing; is {name}.depth' in capfd.readouterr().err
+    wanted, said = f'{name}.dept is not known and does nothing; is {name}.depth', []
+    # it says so after it has subscribed, which is when the test goes on
+    assert harness.until(lambda: said.append(capfd.readouterr().err) or wanted in ''.join(said))
 
 
 def test_a_change_of_the_quality_of_service_counts_after_the_next_start(start):
