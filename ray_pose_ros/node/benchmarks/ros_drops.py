@@ -12,8 +12,6 @@ import json
 import sys
 import time
 
-import numpy as np
-
 from ray_pose_ros.node.benchmarks.ros_probe import Probe
 from ray_pose_ros.node.benchmarks.ros_publisher import Publisher, picture
 
@@ -41,18 +39,13 @@ def main(
             for reason in REASONS:
                 probe.set(keyframe_min_interval=_FOREVER_S if reason == 'too_soon' else 0.0)
                 _play(probe, publisher, message, SIZES[name], 3, rate)  # the keyframe, if any
-                while not probe.idle:
-                    pass
-                before = _counts(probe.diagnostics)
-                begun = _spent(probe)
-                probe.listen(idle)
-                rested = _spent(probe)
-                _play(probe, publisher, message, SIZES[name], frames, rate)
-                after = _counts(probe.fresh_diagnostics())
-                rest, work = rested - begun, _spent(probe) - rested
-                counted = {k: after[k] - before[k] for k in after}
-                cpu = work[0] - rest[0] / rest[1] * work[1]
-                received = counted['images received']
+                rest = _cost(probe, lambda: probe.listen(idle))
+                worked = _cost(
+                    probe,
+                    lambda: _play(probe, publisher, message, SIZES[name], frames, rate),  # noqa: B023
+                )
+                cpu = worked['cpu'] - rest['cpu'] / rest['wall'] * worked['wall']
+                received = worked['images received']
                 rows.append(
                     {
                         'transport': 'compressed' if compressed else 'raw',
@@ -61,8 +54,8 @@ def main(
                         'reason': reason,
                         'published': frames,
                         'received': received,
-                        'dropped': counted[f'dropped: {reason}'],
-                        'keyframes': counted['keyframes'],
+                        'dropped': worked[f'dropped: {reason}'],
+                        'keyframes': worked['keyframes'],
                         'cpu_ms': 1e3 * cpu / received if received else None,
                     }
                 )
@@ -76,12 +69,18 @@ def _play(probe, publisher, message, size, frames: int, rate: float) -> None:
         publisher.show(message, size)
 
 
-def _spent(probe: Probe) -> np.ndarray:
-    """CPU time of the node so far, and the time, in seconds."""
-    return np.array([probe.cpu_seconds(), time.monotonic()])
+def _cost(probe: Probe, work) -> dict[str, float]:
+    """CPU and wall seconds of the node while it works, and what it counted."""
+    before = _counts(probe)
+    cpu, wall = probe.cpu_seconds(), time.monotonic()
+    work()
+    after = _counts(probe)
+    found = {k: after[k] - before.get(k, 0) for k in after}
+    return found | {'cpu': probe.cpu_seconds() - cpu, 'wall': time.monotonic() - wall}
 
 
-def _counts(values: dict[str, str]) -> dict[str, int]:
+def _counts(probe: Probe) -> dict[str, int]:
+    values = probe.fresh_diagnostics()
     names = ['images received', 'keyframes', *(f'dropped: {r}' for r in REASONS)]
     return {name: int(values.get(name, 0)) for name in names}
 
