@@ -330,6 +330,13 @@ def test_sources_tell_what_they_are_and_change_with_their_files(photo_folder, co
     assert first.fingerprint() != before
 
 
+def test_a_link_to_a_folder_has_its_own_name(photo_folder, tmp_path):
+    link = tmp_path / 'chair'
+    link.symlink_to(photo_folder, target_is_directory=True)
+    (source,) = find_sources([link])
+    assert source.data == source.load().name == 'chair'
+
+
 def test_folders_that_cannot_be_told_apart_or_are_nothing_are_refused(photo_folder, tmp_path):
     with pytest.raises(ValueError, match='two folders are called photos'):
         find_sources([photo_folder, photo_folder])

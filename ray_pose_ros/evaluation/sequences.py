@@ -1,5 +1,6 @@
 """Sequences of views with true cameras: folders of photographs, and rendered test scenes."""
 
+import os
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Sequential
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def read_folder(folder: Path) -> Sequence:
         return View(pixels, entry.camera(width, height), entry.box, name=names[index])
 
     return Sequence(
-        folder.resolve().name,
+        os.path.basename(os.path.abspath(folder)),
         LazyViews(len(names), read),
         np.stack([entry.R for entry in entries]),
         np.stack([entry.t for entry in entries]),

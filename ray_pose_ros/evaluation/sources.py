@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Sequence as Sequential
 from dataclasses import asdict, dataclass, replace
@@ -151,8 +152,8 @@ def find_sources(
     common = {'jitter': jitter, 'intrinsics': intrinsics}
     found: list[Source] = []
     for folder in map(Path, folders):
-        resolved = folder.resolve()
-        name, path = resolved.name, str(resolved)
+        path = os.path.abspath(folder)  # a link has a name of its own
+        name = os.path.basename(path)
         if (folder / 'poses.json').is_file():
             found.append(Source('folder', name, 'folders', path, **common))
         elif model := colmap_model.find_model(folder):
