@@ -417,7 +417,7 @@ def looks():
     from ray_pose_ros.evaluation.sources import RENDERED, Source
 
     sequence = Source('rendered', RENDERED, RENDERED, seed=3).load()
-    estimator = Estimator(samples=0)
+    estimator = Estimator()
     prepared = [estimator.prepare(view) for view in sequence.views[:3]]
     calls = []
     inner = estimator._look
@@ -512,7 +512,7 @@ def test_the_network_sees_better_next_to_cameras_that_are_right():
     before, after = [], []
     for seed in (3, 4, 5):
         sequence = Source('rendered', RENDERED, RENDERED, seed=seed).load()
-        estimator = Estimator(samples=0)
+        estimator = Estimator()
         first = estimator.look([estimator.prepare(view) for view in sequence.views[:4]])
         truth = sequence.R[:4]
         # somebody knows where the second view stands; the others stay as they were told

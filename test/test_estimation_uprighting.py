@@ -144,7 +144,7 @@ def rendered():
 
 @pytest.mark.parametrize('turns', [(1,) * 6, (2,) * 6, (1, 3, 3, 1, 3, 1)])
 def test_the_shipped_model_solves_turned_photographs_as_well(rendered, turns):
-    estimator = Estimator(samples=0)
+    estimator = Estimator()
 
     def solve(turns):
         views, R = [], []

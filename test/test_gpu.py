@@ -46,7 +46,7 @@ def views():
 
 @pytest.fixture(scope='module')
 def on_cpu(views):
-    return Estimator(samples=0).estimate(views)
+    return Estimator().estimate(views)
 
 
 def degrees_apart(one, other) -> float:
@@ -93,7 +93,7 @@ def test_what_a_gpu_computes_is_there_and_right(gpu):
 
 def test_the_shipped_model_tells_the_same_as_on_the_cpu(gpu, views, on_cpu):
     assert usable_device('auto').type == 'cuda'
-    estimator = Estimator(device='auto', samples=0)
+    estimator = Estimator(device='auto')
     assert {p.device.type for p in estimator.model.parameters()} == {'cuda'}
     estimate = estimator.estimate(views)
     assert degrees_apart(estimate, on_cpu) < 0.05
@@ -103,13 +103,13 @@ def test_the_shipped_model_tells_the_same_as_on_the_cpu(gpu, views, on_cpu):
 
 @pytest.mark.parametrize('precision', ['float16', 'bfloat16'])
 def test_half_precision_tells_nearly_the_same(gpu, views, on_cpu, precision):
-    estimate = Estimator(device='cuda', samples=0, precision=precision).estimate(views)
+    estimate = Estimator(device='cuda', precision=precision).estimate(views)
     assert degrees_apart(estimate, on_cpu) < 1
 
 
 def test_views_that_lie_on_their_side_are_turned_on_the_gpu(gpu, views):
     turned = [replace(view, image=np.rot90(view.image).copy(), camera=None) for view in views]
-    there, here = (Estimator(device=device, samples=0) for device in ('cuda', 'cpu'))
+    there, here = (Estimator(device=device) for device in ('cuda', 'cpu'))
     prepared = [there.prepare(view) for view in turned]
     upright = turned_clockwise(there.model, prepared[0], 1)
     assert upright.turned == 1 and upright.features.device.type == 'cuda'
@@ -136,9 +136,7 @@ def test_learned_matchers_match_the_same(gpu, views, name, fast):
 
 
 def test_refinement_runs_on_the_gpu(gpu, views):
-    estimator = RefiningEstimator(
-        Estimator(device='cuda', samples=0), default_matchers(None, 'cuda')
-    )
+    estimator = RefiningEstimator(Estimator(device='cuda'), default_matchers(None, 'cuda'))
     first, *_, last = estimator.looks([estimator.prepare(view) for view in views])
     truth = torch.tensor(np.stack([R for _, R, _, _ in textured_views(4)]))
     errors = relative_rotation_errors(torch.from_numpy(last.R), truth)
@@ -147,7 +145,7 @@ def test_refinement_runs_on_the_gpu(gpu, views):
 
 
 def test_a_solution_rarely_waits_for_the_gpu(gpu, views):
-    estimator = Estimator(device='cuda', samples=0)
+    estimator = Estimator(device='cuda')
     prepared = [estimator.prepare(view) for view in views]
     gpu.clear()
     estimator.look(prepared)
@@ -158,7 +156,7 @@ def test_a_solution_rarely_waits_for_the_gpu(gpu, views):
 
 def test_a_model_that_does_not_fit_works_on_the_cpu_and_comes_back(gpu, views):
     clock = [0.0]
-    estimator = Estimator(device='cuda', samples=0)
+    estimator = Estimator(device='cuda')
     economy = Economy(estimator, lambda: clock[0])
     prepared = [economy.prepare(view) for view in views]
     look, full = estimator.look, [True]

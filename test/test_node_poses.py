@@ -97,7 +97,7 @@ def test_refined_poses_of_the_same_keyframes_follow_the_first_ones(start, checkp
     shown = [first.image, second.image]
     harness.show([0, 1], shown, lens)
     assert harness.until(lambda: len(client.poses) == 2)
-    estimator = RefiningEstimator(Estimator(checkpoint, samples=0), default_matchers('sift'))
+    estimator = RefiningEstimator(Estimator(checkpoint), default_matchers('sift'))
     looks = list(estimator.looks([estimator.prepare(View(image, lens)) for image in shown]))
     assert len(looks[1].pairs) == 1
     assert np.abs(looks[1].R - looks[0].R).max() > 1e-3
@@ -115,7 +115,7 @@ def test_poses_of_a_wider_window_follow_those_of_the_window(start, checkpoint):
     client = harness.client
     views = textured_views(3)
     lens, shown = views[0][0], [view.image for *_, view in views]
-    estimator = RefiningEstimator(Estimator(checkpoint, samples=0), default_matchers('sift'))
+    estimator = RefiningEstimator(Estimator(checkpoint), default_matchers('sift'))
     prepared = [estimator.prepare(View(image, lens)) for image in shown]
     map_, expected, counts = KeyframeMap(50), [], []
     for window in ((0, 1), (1, 2)):
@@ -153,7 +153,7 @@ def test_topics_tell_what_the_estimator_tells(start, checkpoint, map_size):
     parameters |= {'map_size': map_size, 'refine': False}
     harness = start(make_estimator, parameters)
     client = harness.client
-    estimator = Estimator(checkpoint, samples=0, seed=0)
+    estimator = Estimator(checkpoint, seed=0)
     for last in range(1, 6):
         show(harness, [0, 1] if last == 1 else [last], camera=lens)
         stamps = [(100 + k) * SECOND for k in range(last + 1)][-4:]

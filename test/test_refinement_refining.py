@@ -37,7 +37,7 @@ def views():
 
 @pytest.fixture(scope='module')
 def refining():
-    return RefiningEstimator(Estimator(samples=0), default_matchers('sift'))
+    return RefiningEstimator(Estimator(), default_matchers('sift'))
 
 
 def test_it_is_the_estimate_refined(views, refining):

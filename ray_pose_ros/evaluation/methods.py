@@ -192,7 +192,7 @@ def _create_model(options: dict[str, Any]) -> Method:
         'upright': lambda x: bool(int(x)),
         'second_look': lambda x: bool(int(x)),
     } | WINDOW
-    given = {'samples': 0} | read_options('model', options, known)
+    given = read_options('model', options, known)
     window = given.pop('window', None)
     if 'matches' in given:
         given['use_matches'] = given.pop('matches')
